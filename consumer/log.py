@@ -1,0 +1,23 @@
+"""What a worker says while it works, to stderr: for people on a terminal, JSON for machines elsewhere."""
+
+import sys
+
+import structlog
+from structlog.typing import FilteringBoundLogger, Processor
+
+
+def logger(log_format: str = "auto") -> FilteringBoundLogger:
+    """A logger for this process. `log_format` is `console`, `json`, or `auto`: console on a terminal."""
+    console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+    renderer: Processor = (
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
+        if console
+        else structlog.processors.JSONRenderer()
+    )
+    stamp = structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console)
+    made: FilteringBoundLogger = structlog.wrap_logger(
+        structlog.PrintLogger(sys.stderr),
+        processors=[structlog.processors.add_log_level, stamp, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger("info"),
+    )
+    return made

@@ -1,0 +1,162 @@
+"""The consumer client: polls, decodes, and queues per lane; assigns exactly where the ledger says.
+
+Callbacks never raise: what goes wrong in one is kept and raised from `poll`, before any record read
+after it is used. (An exception out of a rebalance callback is swallowed by the client, which then assigns
+by its own reset policy; one out of any callback destroys the records being handed over.)
+"""
+
+from collections.abc import Callable, Mapping
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from structlog.typing import FilteringBoundLogger
+
+from consumer.lane_queue import LaneQueue
+from consumer.topic import UNREACHABLE, delivery, fault, offset_of, open_consumer
+from ledger import failpoints
+from ledger.domain.delivery import Lane
+from ledger.errors import RecordsLost, Stop, TopicReplaced
+from ledger.store.lane import Claim
+
+SEEK_TIMEOUT_S = 5.0
+
+ClaimLanes = Callable[[list[int]], Mapping[int, Claim]]
+
+
+class Source:
+    """A member of the group, and the queues of the lanes that it was assigned.
+
+    `claim` is called with the partitions of each assignment and says where to read each from.
+    """
+
+    def __init__(
+        self, kafka: Mapping[str, str], topic: str, group: str, claim: ClaimLanes, log: FilteringBoundLogger
+    ) -> None:
+        self.lanes: dict[int, LaneQueue] = {}
+        self.suspicious = False
+        """Something happened that a look at the topic may explain."""
+        self._topic = topic
+        self._claim = claim
+        self._log = log
+        self._failure: BaseException | None = None
+        self._reachable = True
+        self._leader_epochs: dict[int, int] = {}
+        incremental = kafka.get("group.protocol") == "consumer" or "cooperative" in kafka.get(
+            "partition.assignment.strategy", "cooperative-sticky"
+        )
+        self._consumer = open_consumer(kafka, group=group, on_error=self._on_error)
+        self._assign = self._consumer.incremental_assign if incremental else self._consumer.assign
+        self._consumer.subscribe(
+            [topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+
+    def poll(self, size_max: int, timeout_s: float) -> None:
+        """Wait for a first record, then take whatever else is there: never wait to fill a batch.
+
+        Raises what went wrong in a callback, RecordsLost, TopicReplaced, TopicUnfit.
+        """
+        first = self._consumer.poll(timeout_s)
+        messages = [] if first is None else [first, *self._consumer.consume(size_max - 1, timeout=0)]
+        if self._failure:
+            raise self._failure
+        if messages:
+            failpoints.hit("decode")
+        for message in messages:
+            self._take(message)
+        for partition, queue in self.lanes.items():
+            if queue.seek_to is not None:
+                self._seek(partition, queue)
+
+    def _take(self, message: Message) -> None:
+        error = message.error()
+        queue = self.lanes.get(message.partition())  # type: ignore[arg-type]
+        if error and error.code() != KafkaError._PARTITION_EOF:
+            self._handle(error, message)
+        elif queue is None:
+            pass  # of a lane that was revoked while the record was on its way
+        elif error:
+            self._heard()
+            queue.reached_end(offset_of(message))
+        elif queue.expects(offset_of(message)):
+            if not len(queue):
+                self._check_leader(queue.lane, message.leader_epoch())
+            queue.add(delivery(message))
+
+    def _seek(self, partition: int, queue: LaneQueue) -> None:
+        assert queue.seek_to is not None
+        self._log.info("seek back to a hole", partition=partition, offset=queue.seek_to)
+        try:
+            self._consumer.seek(TopicPartition(self._topic, partition, queue.seek_to))
+        except KafkaException as error:
+            raise fault(error.args[0], f"seek in {queue.lane}") from error
+        queue.sought()
+
+    def _check_leader(self, lane: Lane, epoch: int | None) -> None:
+        """A leader's epoch only rises; where it falls, this is another log than the one read before."""
+        if epoch is None:
+            return
+        if epoch < self._leader_epochs.get(lane.partition, -1):
+            raise TopicReplaced(
+                f"the leader epoch of {lane} fell to {epoch}: its log isn't the one read before",
+                remedy="stockledger doctor",
+            )
+        self._leader_epochs[lane.partition] = epoch
+
+    def _handle(self, error: KafkaError, message: Message) -> None:
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:
+            raise RecordsLost(
+                f"Kafka doesn't have the next record of {self._topic}[{message.partition()}]: {error.str()}",
+                remedy=f"stockledger gap accept {message.partition()}, to go on without what is gone",
+            )
+        self._on_error(error)
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._failure = Stop(f"the Kafka client gave up: {error.str()}", remedy="stockledger doctor")
+        elif error.code() in UNREACHABLE:
+            if self._reachable and error.code() == KafkaError._ALL_BROKERS_DOWN:
+                self._reachable = False
+                self._log.warning("no broker answers; waiting for one", cause=error.str())
+        else:
+            self.suspicious = True
+            self._log.warning("the broker reports", error=error.name(), detail=error.str())
+
+    def _heard(self) -> None:
+        if not self._reachable:
+            self._reachable = True
+            self._log.info("a broker answers again")
+
+    def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        try:
+            claims = self._claim([p.partition for p in partitions])
+            for number, claim in claims.items():
+                self.lanes[number] = LaneQueue(Lane(self._topic, number), claim)
+            starts = [TopicPartition(self._topic, n, claim.next_offset) for n, claim in claims.items()]
+        except BaseException as error:  # noqa: BLE001 (raised again by `poll`)
+            self._failure = error
+            starts = []  # assigned to nothing: else the client would choose offsets of its own
+        self._assign(starts)
+        self._log.info("assigned", partitions=sorted(self.lanes), reachable=self._reachable)
+
+    def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        self._drop(partitions)
+        self._log.info("revoked", partitions=sorted(p.partition for p in partitions))
+
+    def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        self._drop(partitions)
+        self._log.warning("lost", partitions=sorted(p.partition for p in partitions))
+
+    def _drop(self, partitions: list[TopicPartition]) -> None:
+        for p in partitions:
+            self.lanes.pop(p.partition, None)
+
+    def hand_over(self, lane: Lane, next_offset: int) -> None:
+        """Tell Kafka how far the lane is applied: for lag tools, asynchronous, free to fail."""
+        offsets = [TopicPartition(lane.topic, lane.partition, next_offset)]
+        try:
+            self._consumer.commit(offsets=offsets, asynchronous=True)
+        except KafkaException as error:
+            self._log.debug("group offset not advanced", error=str(error))
+
+    def close(self) -> None:
+        """Leave the group."""
+        self._consumer.close()

@@ -1,0 +1,165 @@
+"""One worker in this process, or several in processes of their own, watched over.
+
+A worker that dies is started again, with backoff; one that halts (a Stop) halts all, because what stopped
+it would stop the others. Signals: the first one ends after the batch in hand, the second one at once.
+"""
+
+import multiprocessing
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection as Pipe
+from multiprocessing.context import SpawnProcess
+from types import FrameType
+
+from structlog.typing import FilteringBoundLogger
+
+from consumer.log import logger
+from consumer.worker import Totals, Worker, WorkerSettings
+from ledger.errors import LedgerError
+
+WATCH_INTERVAL_S = 0.1
+STOP_BUDGET_S = 5.0
+BACKOFF_FIRST_S = 0.2
+BACKOFF_MAX_S = 10.0
+HEALTHY_AFTER_S = 30.0
+
+
+def run(settings: WorkerSettings, workers: int, log_format: str = "auto") -> Totals:
+    """Run the workers until a signal or, with `until_caught_up`, the topic's end; returns what they did.
+
+    Raises the LedgerError that halted one of them, KeyboardInterrupt after SIGINT.
+    """
+    log = logger(log_format)
+    if workers == 1:
+        worker = Worker(settings, log)
+        with signals(worker.stop):
+            return worker.run()
+    return _Supervisor(settings, workers, log_format, log).run()
+
+
+@contextmanager
+def signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` at the first SIGTERM or SIGINT, die at the second; KeyboardInterrupt after a SIGINT."""
+    interrupted = False
+
+    def handle(number: int, _: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = interrupted or number == signal.SIGINT
+        for again in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(again, signal.SIG_DFL)
+        stop()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+@dataclass
+class _Child:
+    process: SpawnProcess
+    answer: Pipe
+    since: float
+    failures: int = 0
+
+
+class _Supervisor:
+    def __init__(
+        self, settings: WorkerSettings, workers: int, log_format: str, log: FilteringBoundLogger
+    ) -> None:
+        self._settings = settings
+        self._log_format = log_format
+        self._log = log
+        self._stopping = False
+        self._totals = Totals()
+        self._fault: LedgerError | None = None
+        self._children = {number: self._start(number) for number in range(1, workers + 1)}
+        self._due: dict[int, tuple[float, int]] = {}
+
+    def run(self) -> Totals:
+        begun = time.monotonic()
+        with signals(self.stop):
+            deadline = float("inf")
+            while self._children or (self._due and not self._stopping):
+                for number, child in list(self._children.items()):
+                    if not child.process.is_alive():
+                        self._ended(number, self._children.pop(number))
+                self._restart()
+                if self._stopping:
+                    deadline = min(deadline, time.monotonic() + STOP_BUDGET_S)
+                    if time.monotonic() > deadline:
+                        self._signal(signal.SIGKILL)
+                time.sleep(WATCH_INTERVAL_S)
+        self._totals.seconds = time.monotonic() - begun
+        if self._fault:
+            raise self._fault
+        return self._totals
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._signal(signal.SIGTERM)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for child in self._children.values():
+            if child.process.is_alive() and child.process.pid:
+                # not os.kill: multiprocessing reaps only in this thread, so the pid is still this child's
+                child.process.kill() if number == signal.SIGKILL else child.process.terminate()
+
+    def _start(self, number: int, failures: int = 0) -> _Child:
+        ours, theirs = multiprocessing.Pipe(duplex=False)
+        process = multiprocessing.get_context("spawn").Process(
+            target=_work, args=(self._settings, number, self._log_format, theirs), name=f"worker-{number}"
+        )
+        process.start()
+        theirs.close()
+        return _Child(process, ours, time.monotonic(), failures)
+
+    def _ended(self, number: int, child: _Child) -> None:
+        said = _said(child.answer)
+        if isinstance(said, Totals):
+            self._totals.counts += said.counts
+        elif isinstance(said, LedgerError):
+            self._fault = self._fault or said
+            self.stop()
+        elif not self._stopping:
+            failures = 0 if time.monotonic() - child.since > HEALTHY_AFTER_S else child.failures + 1
+            wait_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2**failures)
+            self._log.warning("worker died", worker=number, exit=child.process.exitcode, again_in_s=wait_s)
+            self._due[number] = (time.monotonic() + wait_s, failures)
+
+    def _restart(self) -> None:
+        for number, (when, failures) in list(self._due.items()):
+            if not self._stopping and time.monotonic() >= when:
+                del self._due[number]
+                self._children[number] = self._start(number, failures)
+
+
+def _said(answer: Pipe) -> object:
+    try:
+        return answer.recv() if answer.poll() else None
+    except EOFError:
+        return None
+
+
+def _work(settings: WorkerSettings, number: int, log_format: str, answer: Pipe) -> None:
+    """A child process: work, then tell the supervisor how it ended."""
+    log = logger(log_format).bind(worker=number)
+    instance = settings.kafka.get("group.instance.id")
+    if instance:  # a static member's name is its own
+        settings = replace(settings, kafka={**settings.kafka, "group.instance.id": f"{instance}-{number}"})
+    worker = Worker(settings, log)
+    try:
+        with signals(worker.stop):
+            answer.send(worker.run())
+    except LedgerError as error:
+        log.error("halted", code=error.code, cause=error.message, next=error.remedy)
+        answer.send(error)
+    except KeyboardInterrupt:
+        answer.send(worker.totals)

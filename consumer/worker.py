@@ -1,0 +1,177 @@
+"""The loop: poll, apply, advance. Life in sessions; a session is one membership in the group.
+
+Whatever puts the lanes in doubt (database gone, fenced, a commit of unknown fate) ends the session: the
+client leaves the group, its queues are dropped, and the next session reads every lane's row again before
+the first record. Signals only set a flag (`stop`). No SQL here.
+"""
+
+import contextlib
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from structlog.typing import FilteringBoundLogger
+
+from consumer import assignment, topic
+from consumer.processor import Processor
+from consumer.source import Source
+from consumer.topic import TopicFacts
+from consumer.watch import TopicWatch
+from ledger import failpoints
+from ledger.domain.outcome import Outcome
+from ledger.errors import Fenced, Unavailable
+from ledger.store import lane
+from ledger.store.database import Connection, connect
+from ledger.store.lane import Claim
+
+POLL_TIMEOUT_S = 0.1
+BACKOFF_FIRST_S = 0.2
+BACKOFF_MAX_S = 5.0
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What a worker needs to know. `kafka` holds librdkafka's properties by their dotted names."""
+
+    dsn: str
+    kafka: Mapping[str, str]
+    topic: str
+    group: str
+    start: str | None = None
+    until_caught_up: bool = False
+    batch_size_max: int = 5_000
+    status_interval_s: float = 10.0
+
+
+@dataclass
+class Totals:
+    """What a run has done: deliveries by outcome, and for how long."""
+
+    counts: Counter[Outcome] = field(default_factory=Counter)
+    seconds: float = 0.0
+
+
+class Worker:
+    """One process's share of the group's work."""
+
+    def __init__(self, settings: WorkerSettings, log: FilteringBoundLogger) -> None:
+        self.totals = Totals()
+        self._settings = settings
+        self._log = log
+        self._stopping = False
+        self._parent = os.getppid()
+        self._waiting_for = ""
+        self._status_due = 0.0
+        self._reported: Counter[Outcome] = Counter()
+
+    def stop(self) -> None:
+        """End after the batch in hand. Safe in a signal handler: it sets a flag."""
+        self._stopping = True
+
+    def run(self) -> Totals:
+        """Work until stopped or, with `until_caught_up`, until the topic's end as of now is applied.
+
+        A database or broker that can't be reached is waited for; everything else that is wrong is raised.
+        """
+        begun = time.monotonic()
+        failures = 0
+        while not self._stopping:
+            done = self.totals.counts.total()
+            try:
+                self._session()
+                break
+            except (Unavailable, Fenced) as doubt:
+                failures = 0 if self.totals.counts.total() > done else failures + 1
+                self._say_waiting(doubt)
+                self._sleep(min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** min(failures, 10)))
+        self.totals.seconds = time.monotonic() - begun
+        return self.totals
+
+    def _session(self) -> None:
+        settings = self._settings
+        with contextlib.closing(connect(settings.dsn, purpose="run")) as conn:
+            facts = topic.inspect(settings.kafka, settings.topic)
+            assignment.preflight(conn, facts, settings.group)
+            ends = self._begin(conn, facts)
+            processor = Processor(conn, self._log)
+            with self._member(conn, facts) as source:
+                self._say_ready(facts)
+                watch = TopicWatch(settings.kafka, facts)
+                while not self._stopping and not (ends is not None and self._caught_up(conn, source, ends)):
+                    source.poll(settings.batch_size_max, POLL_TIMEOUT_S)
+                    self._apply_all(source, processor)
+                    watch.look(urgent=source.suspicious)
+                    source.suspicious = False
+                    self._say_status(source)
+                    if os.getppid() != self._parent:
+                        self.stop()  # the supervisor is gone, and with it whoever would restart us
+
+    def _begin(self, conn: Connection, facts: TopicFacts) -> dict[int, int] | None:
+        """Make the lanes known; returns where the logs end now, if that is where to stop."""
+        marks = topic.watermarks(self._settings.kafka, facts.name, facts.partitions)
+        assignment.begin_lanes(conn, facts, marks, self._settings.start)
+        return {p: end for p, (_, end) in marks.items()} if self._settings.until_caught_up else None
+
+    @contextlib.contextmanager
+    def _member(self, conn: Connection, facts: TopicFacts) -> Iterator[Source]:
+        settings = self._settings
+
+        def claim(partitions: list[int]) -> Mapping[int, Claim]:
+            if not partitions:
+                return {}
+            marks = topic.watermarks(settings.kafka, facts.name, max(partitions) + 1)
+            return assignment.claim_lanes(conn, facts.name, marks, partitions)
+
+        source = Source(settings.kafka, settings.topic, settings.group, claim, self._log)
+        try:
+            yield source
+        finally:
+            source.close()
+
+    def _apply_all(self, source: Source, processor: Processor) -> None:
+        for queue in list(source.lanes.values()):
+            while batch := queue.take(self._settings.batch_size_max):
+                try:
+                    processor.apply(batch, queue.epoch)
+                finally:
+                    self.totals.counts += processor.counts
+                    processor.counts.clear()
+                queue.advance(batch.next_offset)
+                source.hand_over(queue.lane, batch.next_offset)
+                failpoints.hit("advanced")
+
+    def _caught_up(self, conn: Connection, source: Source, ends: Mapping[int, int]) -> bool:
+        """Whether the whole topic is applied up to `ends`, by us and the others."""
+        if any(queue.end_seen < ends.get(p, 0) for p, queue in source.lanes.items()):
+            return False
+        rows = lane.read_all(conn)
+        stored = {row.partition: row.next_offset for row in rows if row.topic == self._settings.topic}
+        return all(stored.get(partition, 0) >= end for partition, end in ends.items())
+
+    def _sleep(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not self._stopping and time.monotonic() < until:
+            time.sleep(0.05)
+
+    def _say_waiting(self, doubt: Unavailable | Fenced) -> None:
+        if doubt.message != self._waiting_for:  # one line a change of state, not one a try
+            self._waiting_for = doubt.message
+            self._log.warning("waiting", cause=doubt.message, code=doubt.code)
+
+    def _say_ready(self, facts: TopicFacts) -> None:
+        self._waiting_for = ""
+        self._log.info("ready", group=self._settings.group, topic=facts.name, partitions=facts.partitions)
+
+    def _say_status(self, source: Source) -> None:
+        now = time.monotonic()
+        if now < self._status_due:
+            return
+        self._status_due = now + self._settings.status_interval_s
+        since = self.totals.counts - self._reported
+        self._reported = self.totals.counts.copy()
+        queued = sum(len(queue) for queue in source.lanes.values())
+        self._log.info(
+            "status", **{str(o): since[o] for o in Outcome}, queued=queued, lanes=sorted(source.lanes)
+        )

@@ -1,0 +1,73 @@
+"""`decide` and `evolve` over everything a command may touch, and `fold` over a history.
+
+`State` is what the caller has loaded: all of it (a replay) or what one batch needs. What isn't in it
+doesn't exist. `decide` is pure. `evolve` changes the given state and nothing else, so that a batch of
+thousands needn't copy it; the aggregates' own functions (`goods.py`, `user.py`) return new values.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ledger.domain import goods as goods_aggregate
+from ledger.domain import user as user_aggregate
+from ledger.domain.commands import CancelPurchase, MessageKey, PurchaseGoods, UserCommand
+from ledger.domain.delivery import Request
+from ledger.domain.events import AnyEvent, GoodsPurchased, PurchaseCancelled, UserEvent
+from ledger.domain.goods import NOT_LISTED, Goods, Purchase
+from ledger.domain.outcome import Rejection
+from ledger.domain.user import UNKNOWN, User
+
+
+@dataclass(slots=True)
+class State:
+    """Users, goods and purchases, by id and message key."""
+
+    users: dict[str, User] = field(default_factory=dict)
+    goods: dict[str, Goods] = field(default_factory=dict)
+    purchases: dict[MessageKey, Purchase] = field(default_factory=dict)
+
+
+class Place(NamedTuple):
+    """Where an event stands: its stream, and its version there (from 1, dense)."""
+
+    stream: str
+    version: int
+
+
+def decide(state: State, request: Request) -> AnyEvent | Rejection:
+    """The event that the request causes in this state, or why there is none."""
+    command = request.command
+    if isinstance(command, UserCommand):
+        return user_aggregate.decide(state.users.get(command.user_id, UNKNOWN), command)
+    goods = state.goods.get(command.goods_id, NOT_LISTED)
+    if isinstance(command, PurchaseGoods):
+        return goods_aggregate.decide(goods, command, buyer=state.users.get(command.user_id, UNKNOWN))
+    if isinstance(command, CancelPurchase):
+        key = goods_aggregate.purchase_key(command, request.key)
+        return goods_aggregate.decide(goods, command, cancelled=key, purchase=state.purchases.get(key))
+    return goods_aggregate.decide(goods, command)
+
+
+def evolve(state: State, key: MessageKey, event: AnyEvent) -> Place:
+    """Take the event of the command `key` into the state, and say where it stands."""
+    if isinstance(event, UserEvent):
+        user = user_aggregate.evolve(state.users.get(event.user_id, UNKNOWN), event)
+        state.users[event.user_id] = user
+        return Place(user_aggregate.stream(event.user_id), user.version)
+    if isinstance(event, GoodsPurchased):
+        state.purchases[key] = Purchase(event.goods_id, event.user_id, event.quantity)
+    elif isinstance(event, PurchaseCancelled):
+        bought = MessageKey(event.purchase_source, event.purchase_id)
+        state.purchases[bought] = Purchase(event.goods_id, event.user_id, event.quantity, cancelled=True)
+    goods = goods_aggregate.evolve(state.goods.get(event.goods_id, NOT_LISTED), event)
+    state.goods[event.goods_id] = goods
+    return Place(goods_aggregate.stream(event.goods_id), goods.version)
+
+
+def fold(history: Iterable[tuple[MessageKey, AnyEvent]]) -> State:
+    """The state after a history of events with the message keys that caused them."""
+    state = State()
+    for key, event in history:
+        evolve(state, key, event)
+    return state

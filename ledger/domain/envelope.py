@@ -1,0 +1,210 @@
+"""CloudEvents 1.0 on Kafka: (headers, value) to a `Request` or a `Bad`, and back. Knows no Kafka client.
+
+`decode` never raises: whatever the bytes are, the answer is exactly one of the two. There is one
+decoder; it accepts UTF-8 JSON objects with integers only and without repeated keys.
+Source: CloudEvents 1.0.2, "Kafka Protocol Binding", sections 3.2 (binary) and 3.3 (structured).
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Any, Never, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from ledger.domain.commands import COMMANDS, AnyCommand, CancelPurchase, MessageKey, is_key_part
+from ledger.domain.delivery import Bad, Headers, Request
+
+SPEC_VERSION = "1.0"
+TYPE_PREFIX = "stockledger."
+TYPE_VERSION = ".v1"
+JSON_TYPE = "application/json"
+STRUCTURED_TYPE = "application/cloudevents+json"
+DETAIL_MAX = 500
+
+MODELS = {f"{TYPE_PREFIX}{name}{TYPE_VERSION}": model for name, model in COMMANDS.items()}
+"""The models by `ce_type`."""
+
+
+class _Invalid(Exception):
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(code)
+        # Details quote names out of the record: whatever they hold must be fit for a text column.
+        self.bad = Bad(
+            code, detail.encode("ascii", "backslashreplace").decode().replace("\0", "\\0")[:DETAIL_MAX]
+        )
+
+
+def decode(headers: Headers | None, value: bytes | None) -> Request | Bad:
+    """The command in a record, or why it is none."""
+    try:
+        attributes = _attributes(headers or [])
+        if value is None:
+            raise _Invalid("tombstone", "the record has no value")
+        content_type = _text(attributes, "content-type") if "content-type" in attributes else JSON_TYPE
+        if content_type.lower().startswith("application/cloudevents"):
+            return _structured(content_type, value)
+        _require_json(content_type)
+        return _binary(attributes, value)
+    except _Invalid as invalid:
+        return invalid.bad
+
+
+def encode(
+    key: MessageKey, command: AnyCommand, *, time: str = "", subject: str = ""
+) -> tuple[Headers, bytes]:
+    """Headers and value of the record that carries the command, in binary mode. `time` is RFC 3339."""
+    headers: Headers = [
+        ("ce_specversion", SPEC_VERSION.encode()),
+        ("ce_id", key.id.encode()),
+        ("ce_source", key.source.encode()),
+        ("ce_type", f"{TYPE_PREFIX}{command.NAME}{TYPE_VERSION}".encode()),
+        ("content-type", JSON_TYPE.encode()),
+    ]
+    if time:
+        headers.append(("ce_time", time.encode()))
+    if subject:
+        headers.append(("ce_subject", subject.encode()))
+    return headers, canonical(command)
+
+
+def canonical(model: BaseModel) -> bytes:
+    """The fields as compact UTF-8 JSON in their declared order, those at their default (`None`) left out."""
+    return model.__pydantic_serializer__.to_json(model, exclude_none=True)
+
+
+def fingerprint(key: MessageKey, command: AnyCommand) -> bytes:
+    """First 16 bytes of SHA-256 over the type's name without its version, LF, and the canonical payload."""
+    if isinstance(command, CancelPurchase) and command.purchase_source == key.source:
+        command = command.model_copy(update={"purchase_source": None})  # equal to its default: left out
+    text = f"{TYPE_PREFIX}{command.NAME}\n".encode() + canonical(command)
+    return hashlib.sha256(text).digest()[:16]
+
+
+def parse_fields(text: str) -> dict[str, Any]:
+    """A JSON object without repeated keys, floats and constants such as NaN.
+
+    Raises ValueError with a sentence that says where it isn't one.
+    """
+    try:
+        fields = _JSON.decode(text)
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+    if not isinstance(fields, dict):
+        raise ValueError("isn't a JSON object")
+    return fields
+
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+def validate(model: type[ModelT], fields: dict[str, Any]) -> ModelT:
+    """The model of these fields. Raises ValueError naming the first field that is wrong, never its value."""
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "value"
+        raise ValueError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def _binary(attributes: dict[str, bytes | None], value: bytes) -> Request:
+    found = {name: _text(attributes, "ce_" + name) for name in ("specversion", "id", "source", "type")}
+    return _request(found, _object(value))
+
+
+def _structured(content_type: str, value: bytes) -> Request:
+    media, _, parameters = content_type.partition(";")
+    if media.strip().lower() != STRUCTURED_TYPE:
+        raise _Invalid("content_type", f"{media.strip()} isn't supported: use {STRUCTURED_TYPE}")
+    _require_utf8(parameters)
+    event = _object(value)
+    for name in ("specversion", "id", "source", "type"):
+        if not isinstance(event.get(name), str):
+            raise _Invalid("attribute", f"the attribute {name} is missing or no text")
+    if "data_base64" in event:
+        raise _Invalid("data_base64", "binary data isn't supported: use data")
+    data_type = event.get("datacontenttype")
+    if data_type is not None:
+        if not isinstance(data_type, str):
+            raise _Invalid("attribute", "the attribute datacontenttype is no text")
+        _require_json(data_type)
+    data = event.get("data")
+    if not isinstance(data, dict):
+        raise _Invalid("json", "data isn't a JSON object")
+    return _request(event, data)
+
+
+def _request(attributes: dict[str, Any], fields: dict[str, Any]) -> Request:
+    if attributes["specversion"] != SPEC_VERSION:
+        raise _Invalid("attribute", f"specversion must be {SPEC_VERSION}")
+    for name in ("id", "source"):
+        if not is_key_part(attributes[name]):
+            raise _Invalid("attribute", f"{name} must be 1 to 128 visible ASCII characters")
+    model = MODELS.get(attributes["type"])
+    if model is None:
+        raise _Invalid("unknown_type", f"{attributes['type'][:128]} isn't known to this version")
+    try:
+        command = validate(model, fields)
+    except ValueError as error:
+        raise _Invalid("field", str(error)) from None
+    key = MessageKey(attributes["source"], attributes["id"])
+    return Request(key, command, fingerprint(key, command))
+
+
+def _attributes(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, bytes | None]:
+    found: dict[str, bytes | None] = {}
+    for name, raw in headers:
+        if name in found and (name.startswith("ce_") or name == "content-type"):
+            raise _Invalid("repeated_attribute", f"the header {name} occurs more than once")
+        found[name] = raw
+    return found
+
+
+def _text(attributes: dict[str, bytes | None], name: str) -> str:
+    raw = attributes.get(name)
+    if raw is None:
+        raise _Invalid("attribute", f"the header {name} is missing")
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        raise _Invalid("attribute", f"the header {name} isn't UTF-8") from None
+
+
+def _require_json(content_type: str) -> None:
+    media, _, parameters = content_type.partition(";")
+    if media.strip().lower() != JSON_TYPE:
+        raise _Invalid("content_type", f"{media.strip()} isn't supported: use {JSON_TYPE}")
+    _require_utf8(parameters)
+
+
+def _require_utf8(parameters: str) -> None:
+    for parameter in parameters.split(";"):
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "charset" and value.strip(' "').lower() != "utf-8":
+            raise _Invalid("encoding", "charset must be UTF-8")
+
+
+def _object(value: bytes) -> dict[str, Any]:
+    try:
+        text = value.decode()
+    except UnicodeDecodeError as error:
+        raise _Invalid("encoding", f"the value isn't UTF-8, at byte {error.start}") from None
+    try:
+        return parse_fields(text)
+    except ValueError as error:
+        raise _Invalid("json", str(error)) from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("has a repeated key")
+    return fields
+
+
+def _no_float(text: str) -> Never:
+    raise ValueError(f"has the number {text[:40]}, which is no integer")
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_no_float, parse_constant=_no_float)

@@ -1,0 +1,61 @@
+"""Crash at a named point: the tests' way to prove that every step may be the last.
+
+Armed by `STOCKLEDGER_FAILPOINTS="append=kill@3,load=raise"`: at the third time the step `append` is
+reached the process kills itself (SIGKILL), at the first time `load` is reached it raises. `stop` sends
+SIGSTOP, `pause` sleeps for 3 seconds. Unarmed, a point costs one dictionary look-up.
+"""
+
+import os
+import signal
+import time
+
+STEPS = (
+    "claim",
+    "decode",
+    "begin",
+    "fence",
+    "dedup",
+    "load",
+    "decide",
+    "append",
+    "project",
+    "seal",
+    "committed",
+    "advanced",
+)
+"""Every named point, in the order in which a batch reaches them."""
+
+
+class Injected(Exception):
+    """What an armed `raise` raises; nobody's business to handle."""
+
+
+def _parse(text: str) -> dict[str, tuple[str, int]]:
+    armed = {}
+    for item in filter(None, text.split(",")):
+        step, _, action = item.partition("=")
+        kind, _, count = action.partition("@")
+        if step not in STEPS or kind not in ("kill", "raise", "stop", "pause"):
+            raise ValueError(f"STOCKLEDGER_FAILPOINTS: unknown point or action: {item}")
+        armed[step] = (kind, int(count or 1))
+    return armed
+
+
+_armed = _parse(os.environ.get("STOCKLEDGER_FAILPOINTS", ""))
+
+
+def hit(step: str) -> None:
+    """Pass the named point, or die there."""
+    if step not in _armed:
+        return
+    kind, count = _armed[step]
+    if count > 1:
+        _armed[step] = (kind, count - 1)
+        return
+    del _armed[step]
+    if kind == "raise":
+        raise Injected(step)
+    if kind == "pause":
+        time.sleep(3)
+    else:
+        os.kill(os.getpid(), signal.SIGKILL if kind == "kill" else signal.SIGSTOP)

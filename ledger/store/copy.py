@@ -1,0 +1,69 @@
+"""Rows to COPY: the only place that knows how rows become bytes.
+
+Rows travel in COPY's text format, and a batch's digest covers the very lines that were sent: Postgres
+prints a stored row back as the same line (`COPY ... TO STDOUT`), so `verify` compares without a
+second encoding. Source of the format: PostgreSQL 18, COPY, "Text Format"; arrays: 8.15.6.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, LiteralString
+
+from ledger.store.database import Connection, faults
+
+Value = str | int | bytes | None | list[bytes | None]
+
+
+def line(*values: Value) -> str:
+    """One row as COPY's text format has it, line feed included."""
+    return "\t".join([_ENCODERS[type(value)](value) for value in values]) + "\n"
+
+
+def send(conn: Connection, statement: LiteralString, lines: Sequence[str]) -> None:
+    """Copy the lines into the table that the statement names; nothing is sent for none.
+
+    Raises the ledger's faults, which tell a batch which constraint it lost a race on.
+    """
+    if not lines:
+        return
+    with faults(), conn.cursor() as cursor, cursor.copy(statement) as copy:
+        copy.write("".join(lines))
+
+
+def receive(conn: Connection, statement: LiteralString, parameters: Iterable[object]) -> Iterable[bytes]:
+    """The rows of a `COPY (...) TO STDOUT`, one line each, line feed included; flat in memory."""
+    with conn.cursor() as cursor, cursor.copy(statement, tuple(parameters)) as copy:
+        rest = b""
+        for block in copy:
+            lines = (rest + bytes(block)).splitlines(keepends=True)
+            rest = b"" if lines[-1].endswith(b"\n") else lines.pop()
+            yield from lines
+
+
+def _text(value: str) -> str:
+    if "\\" in value:
+        value = value.replace("\\", "\\\\")
+    if not value.isprintable():  # the only characters to escape besides the backslash are control characters
+        for raw, escaped in _ESCAPES:
+            value = value.replace(raw, escaped)
+    return value
+
+
+# What Postgres prints for these control characters, so that the lines are equal both ways.
+_ESCAPES = (("\b", "\\b"), ("\f", "\\f"), ("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t"), ("\v", "\\v"))
+
+
+def _bytes(value: bytes) -> str:
+    return "\\\\x" + value.hex()
+
+
+def _array(values: list[bytes | None]) -> str:
+    return "{" + ",".join("NULL" if v is None else '"\\\\\\\\x' + v.hex() + '"' for v in values) + "}"
+
+
+_ENCODERS: dict[type, Callable[[Any], str]] = {
+    str: _text,
+    int: str,
+    bytes: _bytes,
+    list: _array,
+    type(None): lambda _: "\\N",
+}

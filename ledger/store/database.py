@@ -1,0 +1,201 @@
+"""Connections, transactions, and what a database error means.
+
+Every connection is in autocommit: a transaction begins and ends where the code says so. SQLSTATE alone
+decides what an error means (`fault`); `Transaction.status` and the like are never asked whether a
+commit took effect, because they can't know.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg.rows import TupleRow
+
+from ledger.errors import (
+    Contended,
+    Defect,
+    LedgerError,
+    Park,
+    SchemaMismatch,
+    Stop,
+    Unavailable,
+    UnsafeSettings,
+)
+
+Connection = psycopg.Connection[TupleRow]
+
+CHECK_VIOLATION = "23514"
+RECORD_CHECKS = {"stock_bounds"}
+"""The CHECKs that one record can violate; any other one is a defect of this program."""
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """How long a session may wait, in milliseconds, before Postgres ends the wait for it.
+
+    They bound what a frozen or slow owner can do to its successor: `lock_timeout` ends our wait for its
+    rows, the others end its own transaction.
+    """
+
+    connect_timeout_s: int = 5
+    lock_timeout_ms: int = 3_000
+    statement_timeout_ms: int = 30_000
+    idle_in_transaction_timeout_ms: int = 5_000
+    transaction_timeout_ms: int = 60_000
+
+
+def connect(dsn: str, *, purpose: str, budgets: Budgets = Budgets()) -> Connection:
+    """A connection in autocommit with the session's time budgets set; `""` leaves all to libpq's `PG*`.
+
+    Raises Unavailable with libpq's own words when the server can't be reached or refuses.
+    """
+    try:
+        conn = psycopg.connect(
+            dsn,
+            autocommit=True,
+            application_name=f"stockledger/{purpose}",
+            connect_timeout=budgets.connect_timeout_s,
+            tcp_user_timeout=budgets.statement_timeout_ms,
+            keepalives_idle=5,
+            keepalives_interval=2,
+            keepalives_count=3,
+            client_encoding="utf8",
+        )
+    except psycopg.OperationalError as error:
+        raise Unavailable(
+            f"the database can't be reached: {_sentence(error)}", remedy="stockledger doctor"
+        ) from error
+    except psycopg.ProgrammingError as error:  # the DSN itself
+        raise Stop(
+            f"the DSN can't be read: {_sentence(error)}", remedy="set STOCKLEDGER_DSN or PG*"
+        ) from error
+    with faults():
+        conn.execute(SET_BUDGETS, _settings(budgets))
+    return conn
+
+
+SET_BUDGETS = """
+SELECT set_config('lock_timeout', %s, false), set_config('statement_timeout', %s, false),
+       set_config('idle_in_transaction_session_timeout', %s, false),
+       set_config('transaction_timeout', %s, false), set_config('TimeZone', 'UTC', false)
+"""
+
+
+def _settings(budgets: Budgets) -> list[str]:
+    return [
+        str(budgets.lock_timeout_ms),
+        str(budgets.statement_timeout_ms),
+        str(budgets.idle_in_transaction_timeout_ms),
+        str(budgets.transaction_timeout_ms),
+    ]
+
+
+@contextmanager
+def faults() -> Iterator[None]:
+    """Turn the driver's errors into the ledger's."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise fault(error) from error
+
+
+@contextmanager
+def transaction(conn: Connection) -> Iterator[None]:
+    """One READ COMMITTED transaction, rolled back on any exception; the driver's errors become the ledger's.
+
+    The body may end the transaction itself (a batch commits in the same round trip as its seal).
+    """
+    with faults():
+        try:
+            conn.execute("BEGIN")
+            yield
+            if conn.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                commit(conn)
+        except BaseException:
+            rollback(conn)
+            raise
+
+
+def commit(conn: Connection) -> None:
+    """COMMIT, and make sure that it wasn't answered with a ROLLBACK (a swallowed error does that)."""
+    confirm_commit(conn.execute("COMMIT", prepare=False))
+
+
+def confirm_commit(cursor: psycopg.Cursor[Any]) -> None:
+    """Raise Defect unless the cursor's statement committed."""
+    if cursor.statusmessage != "COMMIT":
+        raise Defect(f"COMMIT was answered with {cursor.statusmessage}")
+
+
+def rollback(conn: Connection) -> None:
+    """ROLLBACK if there is a transaction and a connection to say it on."""
+    if conn.closed or conn.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
+        return
+    try:
+        conn.execute("ROLLBACK")
+    except psycopg.Error:
+        conn.close()  # the server rolls back when the connection goes
+
+
+# What an SQLSTATE means. Source: PostgreSQL 18, appendix A; design 5.
+CONTENDED = {"23505", "40001", "40P01", "55P03", "57014", "SL001", "SL002"}
+UNAVAILABLE_CLASSES = {"08", "53", "57", "58"}
+UNAVAILABLE = {"25006", "25P03", "25P04"}  # read-only standby; idle or transaction timeout closed the session
+PARK_CLASSES = {"22", "54"}
+SCHEMA_MISSING = {"3F000", "42P01", "42703", "42883"}
+
+
+def fault(error: psycopg.Error) -> LedgerError:
+    """The ledger's fault for a driver's error; unknown ones are defects, which stop."""
+    state = error.sqlstate
+    diagnostics = error.diag
+    text = _sentence(error)
+    if state is None:
+        if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+            return Unavailable(f"the connection to the database was lost: {text}")
+        return Defect(f"the driver refused: {text}")
+    if state in CONTENDED:
+        return Contended(text, sqlstate=state, constraint=diagnostics.constraint_name or "")
+    if state[:2] in UNAVAILABLE_CLASSES or state in UNAVAILABLE:
+        return Unavailable(f"the database said {state}: {text}")
+    if state[:2] in PARK_CLASSES or (
+        state == CHECK_VIOLATION and diagnostics.constraint_name in RECORD_CHECKS
+    ):
+        return Park(text, reason=f"sqlstate_{state}")
+    if state == "SL003":
+        return UnsafeSettings(
+            "synchronous_commit is off: an acknowledged commit could vanish in a crash",
+            remedy="ALTER SYSTEM, DATABASE or ROLE ... SET synchronous_commit = on, then start again",
+        )
+    if state in SCHEMA_MISSING:
+        return SchemaMismatch(
+            f"the schema isn't the one this build needs: {text}", remedy="stockledger migrate"
+        )
+    if state == "42501":
+        return Stop(f"no right to do this: {text}", remedy="GRANT stockledger_writer TO this role")
+    return Defect(f"unexpected SQLSTATE {state}: {text}", remedy="report it with the log")
+
+
+def _sentence(error: psycopg.Error) -> str:
+    # The primary message only: DETAIL can quote a row, and rows are nobody's business in a log.
+    text = error.diag.message_primary or str(error)
+    return " ".join(text.split())
+
+
+DURABILITY = """
+SELECT current_setting('synchronous_commit'), current_setting('fsync'), current_setting('full_page_writes')
+"""
+
+
+def require_durable(conn: Connection) -> None:
+    """Raise UnsafeSettings if the server may forget what it acknowledged."""
+    row = conn.execute(DURABILITY).fetchone()
+    assert row is not None
+    for name, value in zip(("synchronous_commit", "fsync", "full_page_writes"), row, strict=True):
+        if value == "off":
+            raise UnsafeSettings(
+                f"{name} is off: an acknowledged commit could vanish in a crash",
+                remedy=f"SET {name} = on for the server, the database and the role, then start again",
+            )

@@ -1,0 +1,48 @@
+"""Events: appended, never changed. One line per event; the primary key is its place in its stream."""
+
+from collections.abc import Sequence
+
+from ledger.domain.commands import MessageKey
+from ledger.domain.decider import Place
+from ledger.domain.envelope import canonical
+from ledger.domain.events import AnyEvent, GoodsPurchased, PurchaseCancelled, UserEvent, stock_delta
+from ledger.domain.goods import Purchase, stream
+from ledger.store import copy
+from ledger.store.database import Connection
+
+COPY = """
+COPY ledger.event (entry, ordinal, stream, version, type, payload, delta, user_id, source, id) FROM STDIN
+"""
+# The register says at which version of its stream a command's event stands; the stream's name is asked
+# for with the goods that the canceller names, so a purchase of other goods isn't found.
+PURCHASES = """
+SELECT e.source, e.id, w.goods_id, e.user_id, -e.delta, c.id IS NOT NULL
+FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[]) AS w (source, id, goods_id, stream)
+JOIN ledger.processed_message p ON p.id = w.id AND p.source = w.source
+JOIN ledger.event e ON e.stream = w.stream AND e.version = p.version AND e.id = p.id AND e.source = p.source
+LEFT JOIN ledger.cancellation c ON c.id = w.id AND c.source = w.source
+WHERE e.type = 'GoodsPurchased'
+"""
+
+
+def line(entry: int, ordinal: int, place: Place, key: MessageKey, event: AnyEvent) -> str:
+    """The event's row."""
+    user_id = event.user_id if isinstance(event, UserEvent | GoodsPurchased | PurchaseCancelled) else None
+    payload = canonical(event).decode()
+    return copy.line(
+        entry, ordinal, *place, event.TYPE, payload, stock_delta(event), user_id, key.source, key.id
+    )
+
+
+def find_purchases(conn: Connection, wanted: Sequence[tuple[MessageKey, str]]) -> dict[MessageKey, Purchase]:
+    """Those of the wanted purchases (message key, goods) that were applied, and whether they are cancelled.
+
+    Read it while holding the goods' stock rows: purchases and cancellations are written under their lock.
+    """
+    sources, ids, goods_ids = (
+        [key.source for key, _ in wanted],
+        [key.id for key, _ in wanted],
+        [g for _, g in wanted],
+    )
+    rows = conn.execute(PURCHASES, (sources, ids, goods_ids, [stream(goods_id) for goods_id in goods_ids]))
+    return {MessageKey(source, id_): Purchase(*purchase) for source, id_, *purchase in rows}

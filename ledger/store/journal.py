@@ -1,0 +1,149 @@
+"""The journal: one row per batch, dense positions in commit order. Sealed and committed in one round trip.
+
+A position is taken under the head row's lock, which is held to the commit, so whoever sees a position
+sees every lower one: readers page by position and miss nothing. `hash` chains each entry to all before it.
+The caller owns the transaction up to `seal`, which ends it.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import psycopg
+
+from ledger.domain.delivery import Batch
+from ledger.domain.outcome import Outcome
+from ledger.store.copy import line
+from ledger.store.database import Connection, confirm_commit, faults
+
+
+class Head(NamedTuple):
+    """What a batch must find unchanged when it is sealed."""
+
+    catalogue: int
+    stock_generation: int
+
+
+class Tip(NamedTuple):
+    """The last entry of the journal."""
+
+    position: int
+    hash: bytes
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A batch as the journal records it. `counts` and the gaps account for every offset of its range."""
+
+    number: int
+    batch: Batch
+    epoch: int
+    counts: Mapping[Outcome, int]
+    digest: bytes
+    bumps_catalogue: bool
+    stock_generation: int
+
+
+CATALOGUE_MOVED = "SL001"
+READ_HEAD = "SELECT catalogue, stock_generation FROM ledger.head"
+LOCK_HEAD = "SELECT ledger.lock_head()"
+TIP = "SELECT position, hash FROM ledger.head"
+SEAL = "SELECT ledger.seal(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+SEAL_AND_COMMIT = "SAVEPOINT before_seal; " + SEAL + "; COMMIT"
+TOTALS = """
+SELECT coalesce(sum(applied), 0), coalesce(sum(rejected), 0), coalesce(sum(duplicate), 0),
+       coalesce(sum(conflict), 0), coalesce(sum(dead), 0), coalesce(sum(skipped), 0)
+FROM ledger.journal
+"""
+
+
+def read_head(conn: Connection) -> Head:
+    """The catalogue counter and the live stock generation; no lock."""
+    row = conn.execute(READ_HEAD).fetchone()
+    assert row is not None
+    return Head(*row)
+
+
+def lock_head(conn: Connection) -> int:
+    """Hold the head until the transaction ends, and return the catalogue counter: nothing can move it now."""
+    row = conn.execute(LOCK_HEAD).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def tip(conn: Connection) -> Tip:
+    """The last committed position (0: none yet) and its hash."""
+    row = conn.execute(TIP).fetchone()
+    assert row is not None
+    return Tip(*row)
+
+
+def totals(conn: Connection) -> dict[str, int]:
+    """Deliveries by outcome, and the skipped offsets, over the whole journal."""
+    row = conn.execute(TOTALS).fetchone()
+    assert row is not None
+    return dict(zip([*map(str, Outcome), "skipped"], map(int, row), strict=True))
+
+
+def seal(conn: Connection, entry: Entry, seen_catalogue: int | None) -> int:
+    """Take the next position, write the entry and COMMIT, all in one round trip; returns the position.
+
+    In one message, so that a client that freezes can't hold the head: a pipeline sends one after the other,
+    and a client frozen between them holds it for the whole transaction timeout, because its session counts
+    as active, not as idle. `seen_catalogue` is what the batch saw when it read what it couldn't lock (None:
+    it read no such thing). Where it moved, seal raises (Contended, SL001), so that the COMMIT behind it is
+    not executed; the transaction is then back before the seal and doesn't hold the head.
+    """
+    batch, counts = entry.batch, entry.counts
+    parameters = (
+        entry.number,
+        *batch.lane,
+        entry.epoch,
+        batch.first_offset,
+        batch.next_offset,
+        *(counts.get(outcome, 0) for outcome in Outcome),
+        skipped(batch),
+        entry.digest,
+        seen_catalogue,
+        entry.bumps_catalogue,
+        entry.stock_generation,
+    )
+    with faults(), psycopg.ClientCursor(conn) as cursor:  # a simple query may hold several statements
+        cursor.execute(SEAL_AND_COMMIT, parameters)
+        cursor.nextset()
+        row = cursor.fetchone()
+        cursor.nextset()
+        confirm_commit(cursor)
+    assert row is not None
+    return int(row[0])
+
+
+def back_before_seal(conn: Connection) -> None:
+    """Undo a seal that raised, and let go of the head."""
+    conn.execute("ROLLBACK TO SAVEPOINT before_seal")
+
+
+def skipped(batch: Batch) -> int:
+    """How many offsets the batch's gaps cover."""
+    return sum(gap.next_offset - gap.first_offset for gap in batch.gaps)
+
+
+def digest(batch: Batch, counts: Mapping[Outcome, int], tables: Iterable[list[str]]) -> bytes:
+    """SHA-256 over the entry's counts and its rows as written.
+
+    `tables` holds the COPY lines of register (by offset), events (by ordinal), cancellations, dead letters,
+    conflicts and gaps (by offset). Each begins with its number of rows, so no row can pass for another's.
+    """
+    numbers = [counts.get(outcome, 0) for outcome in Outcome]
+    head = line(*batch.lane, batch.first_offset, batch.next_offset, *numbers, skipped(batch))
+    sha = hashlib.sha256(head.encode())
+    for lines in tables:
+        sha.update(f"{len(lines)}\n".encode())
+        sha.update("".join(lines).encode())
+    return sha.digest()
+
+
+def chain(previous: bytes, entry_digest: bytes) -> bytes:
+    """The hash of the entry that follows `previous`."""
+    return hashlib.sha256(previous + entry_digest).digest()

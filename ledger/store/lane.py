@@ -1,0 +1,125 @@
+"""Lanes: how far each partition is applied, and by whom. Advanced by compare-and-set on offset and
+epoch inside the batch's transaction; a fenced writer cannot move it. The caller owns the transaction.
+
+The stored offset is the only truth about progress: Kafka's own group offsets are never read back. Each
+assignment raises the epoch, so an owner that was thought dead finds its epoch gone and writes nothing.
+"""
+
+from typing import NamedTuple
+
+from psycopg.rows import class_row
+
+from ledger.domain.delivery import Batch, Lane
+from ledger.errors import Contended, Defect, Fenced
+from ledger.store.database import Connection
+
+
+class Claim(NamedTuple):
+    """What an owner knows of its lane: the next offset to read, and the epoch that its writes must carry."""
+
+    next_offset: int
+    epoch: int
+    start_offset: int = 0
+
+
+class Owner(NamedTuple):
+    """The process that claims a lane."""
+
+    host: str
+    pid: int
+
+
+class LaneRow(NamedTuple):
+    """A lane as stored. `backend_pid` and `backend_start` name the owner's database session."""
+
+    topic: str
+    partition: int
+    topic_id: str
+    next_offset: int
+    epoch: int
+    owner_host: str | None
+    owner_pid: int | None
+    backend_pid: int | None
+
+
+ALL = """
+SELECT topic, partition, topic_id, next_offset, epoch, owner_host, owner_pid, backend_pid
+FROM ledger.lane ORDER BY topic, partition
+"""
+BEGIN_LANE = """
+INSERT INTO ledger.lane (topic, partition, topic_id, start_offset) VALUES (%s, %s, %s, %s)
+ON CONFLICT DO NOTHING
+"""
+CLAIM = """
+UPDATE ledger.lane l
+SET epoch = l.epoch + 1, owner_host = %s, owner_pid = %s, backend_pid = a.pid, backend_start = a.backend_start
+FROM pg_stat_get_activity(pg_backend_pid()) a
+WHERE l.topic = %s AND l.partition = %s
+RETURNING l.next_offset, l.epoch, l.start_offset
+"""
+RESUME = "SELECT next_offset, epoch FROM ledger.lane WHERE topic = %s AND partition = %s FOR UPDATE"
+# Two owners with the same offset: the second waits here for the first one's commit, then matches no row.
+ADVANCE = """
+UPDATE ledger.lane SET next_offset = %s
+WHERE topic = %s AND partition = %s AND next_offset = %s AND epoch = %s
+RETURNING nextval('ledger.entry_number')
+"""
+# pid and start must both match: a pid alone may have been given to somebody else since.
+TERMINATE_OWNER = """
+SELECT pg_terminate_backend(a.pid, 2000)
+FROM ledger.lane l JOIN pg_stat_activity a ON a.pid = l.backend_pid AND a.backend_start = l.backend_start
+WHERE l.topic = %s AND l.partition = %s AND a.pid <> pg_backend_pid()
+"""
+
+
+def read_all(conn: Connection) -> list[LaneRow]:
+    """Every lane, for people and checks: a plain read, which may be older than a commit in flight."""
+    with conn.cursor(row_factory=class_row(LaneRow)) as cursor:
+        return cursor.execute(ALL).fetchall()
+
+
+def begin(conn: Connection, lane: Lane, topic_id: str, start_offset: int = 0) -> None:
+    """Make the lane known, if it isn't. It stands at 0; a gap entry takes it to its start offset."""
+    conn.execute(BEGIN_LANE, (*lane, topic_id, start_offset))
+
+
+def claim(conn: Connection, lane: Lane, owner: Owner) -> Claim:
+    """Take the lane over: wait for whatever its last owner is committing, then raise the epoch.
+
+    Raises Contended after the session's lock timeout (see `terminate_owner`).
+    """
+    row = conn.execute(CLAIM, (owner.host, owner.pid, lane.topic, lane.partition)).fetchone()
+    if row is None:
+        raise Defect(f"the lane {lane} doesn't exist")
+    return Claim(*row)
+
+
+def resume(conn: Connection, lane: Lane, epoch: int) -> int:
+    """The next offset of our own lane after a commit whose fate is unknown.
+
+    Takes the row's lock: a plain read would see the old offset while the old COMMIT is in flight, and the
+    batch would be tried twice. Raises Fenced if the lane has a newer owner.
+    """
+    row = conn.execute(RESUME, lane).fetchone()
+    if row is None:
+        raise Defect(f"the lane {lane} doesn't exist")
+    if row[1] != epoch:
+        raise Fenced(f"the lane {lane} has a newer owner (epoch {row[1]}, ours was {epoch})")
+    return int(row[0])
+
+
+def advance(conn: Connection, batch: Batch, epoch: int) -> int:
+    """Move the lane over the batch and take a number for its entry.
+
+    Raises Contended if the row isn't as expected: a newer owner, or a commit of our own that took effect
+    although its acknowledgement was lost. Which of them, `resume` tells.
+    """
+    row = conn.execute(ADVANCE, (batch.next_offset, *batch.lane, batch.first_offset, epoch)).fetchone()
+    if row is None:
+        raise Contended(f"the lane {batch.lane} isn't at {batch.first_offset} with epoch {epoch} any more")
+    return int(row[0])
+
+
+def terminate_owner(conn: Connection, lane: Lane) -> bool:
+    """End the database session of the lane's recorded owner, which holds its lock. True if there was one."""
+    return conn.execute(TERMINATE_OWNER, lane).fetchone() is not None

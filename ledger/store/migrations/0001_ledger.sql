@@ -1,0 +1,235 @@
+-- The ledger's tables. What the comments promise is held by constraints, triggers and `seal`;
+-- tables are private, other programs read the views of 0002.
+
+CREATE SEQUENCE ledger.entry_number AS bigint;
+
+-- The journal's one row of state. Locked last in every batch and held to the commit.
+CREATE TABLE ledger.head (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    position bigint NOT NULL,
+    hash bytea NOT NULL,
+    catalogue bigint NOT NULL,              -- raised by every batch that registers, closes or lists
+    stock_generation integer NOT NULL,
+    recorded_at timestamptz NOT NULL
+) WITH (fillfactor = 10);                   -- one hot row: leave its page room for new versions
+INSERT INTO ledger.head (position, hash, catalogue, stock_generation, recorded_at)
+VALUES (0, sha256('stockledger'), 0, 1, '-infinity');
+
+-- Whose ledger this is: one consumer group on one Kafka cluster, for good.
+CREATE TABLE ledger.identity (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    consumer_group text NOT NULL,
+    cluster_id text NOT NULL
+);
+
+CREATE TABLE ledger.lane (
+    topic text COLLATE "C" NOT NULL,
+    partition integer NOT NULL,
+    topic_id text NOT NULL,
+    start_offset bigint NOT NULL CHECK (start_offset >= 0),  -- what lies below was never meant to be read
+    next_offset bigint NOT NULL DEFAULT 0 CHECK (next_offset >= 0),
+    epoch bigint NOT NULL DEFAULT 0,
+    owner_host text,
+    owner_pid integer,
+    backend_pid integer,
+    backend_start timestamptz,
+    PRIMARY KEY (topic, partition)
+) WITH (fillfactor = 50);
+
+-- One row per batch. `position` is dense and in commit order; `entry` joins the batch's rows to it.
+CREATE TABLE ledger.journal (
+    position bigint PRIMARY KEY,
+    entry bigint NOT NULL UNIQUE,
+    topic text COLLATE "C" NOT NULL,
+    partition integer NOT NULL,
+    epoch bigint NOT NULL,
+    first_offset bigint NOT NULL,
+    next_offset bigint NOT NULL,
+    applied integer NOT NULL CHECK (applied >= 0),
+    rejected integer NOT NULL CHECK (rejected >= 0),
+    duplicate integer NOT NULL CHECK (duplicate >= 0),
+    conflict integer NOT NULL CHECK (conflict >= 0),
+    dead integer NOT NULL CHECK (dead >= 0),
+    skipped bigint NOT NULL CHECK (skipped >= 0),
+    recorded_at timestamptz NOT NULL,
+    digest bytea NOT NULL,
+    hash bytea NOT NULL,
+    UNIQUE (topic, partition, first_offset),
+    CONSTRAINT journal_tiles CHECK (
+        next_offset > first_offset
+        AND applied + rejected + duplicate + conflict + dead + skipped = next_offset - first_offset)
+);
+
+CREATE TABLE ledger.event (
+    entry bigint NOT NULL,
+    ordinal integer NOT NULL,
+    stream text COLLATE "C" NOT NULL,
+    version bigint NOT NULL,
+    type text COLLATE "C" NOT NULL,
+    payload json NOT NULL,
+    delta bigint NOT NULL,                  -- what folds need, beside the payload: the change of stock
+    user_id text COLLATE "C",
+    source text COLLATE "C" NOT NULL,
+    id text COLLATE "C" NOT NULL,
+    PRIMARY KEY (stream, version)
+) WITH (autovacuum_vacuum_insert_threshold = 100000, autovacuum_vacuum_insert_scale_factor = 0.05);
+CREATE INDEX event_entry ON ledger.event USING brin (entry) WITH (pages_per_range = 32, autosummarize = on);
+
+-- The register that answers duplicates, permanently. A rejection has a reason, an application a version.
+CREATE TABLE ledger.processed_message (
+    entry bigint NOT NULL,
+    "offset" bigint NOT NULL,
+    version bigint,
+    reason text COLLATE "C",
+    fingerprint bytea NOT NULL,
+    source text COLLATE "C" NOT NULL,
+    id text COLLATE "C" NOT NULL,
+    PRIMARY KEY (id, source),
+    CONSTRAINT processed_message_outcome CHECK ((reason IS NULL) = (version IS NOT NULL))
+) WITH (autovacuum_vacuum_insert_threshold = 100000, autovacuum_vacuum_insert_scale_factor = 0.05);
+CREATE INDEX processed_message_entry ON ledger.processed_message
+    USING brin (entry) WITH (pages_per_range = 32, autosummarize = on);
+
+-- The purchase that was cancelled; its primary key is why it is cancelled once.
+CREATE TABLE ledger.cancellation (
+    entry bigint NOT NULL,
+    source text COLLATE "C" NOT NULL,
+    id text COLLATE "C" NOT NULL,
+    PRIMARY KEY (id, source)
+);
+
+-- Records that are no valid command, byte for byte. Only `status` may change.
+CREATE TABLE ledger.dead_letter (
+    entry bigint NOT NULL,
+    topic text COLLATE "C" NOT NULL,
+    partition integer NOT NULL,
+    "offset" bigint NOT NULL,
+    code text NOT NULL,
+    detail text NOT NULL,
+    key bytea,
+    value bytea,
+    header_names bytea[],
+    header_values bytea[],
+    status text NOT NULL DEFAULT 'parked' CHECK (status IN ('parked', 'redriven', 'discarded')),
+    PRIMARY KEY (topic, partition, "offset")
+);
+
+-- A known id that came with another payload: both fingerprints, both deliveries.
+CREATE TABLE ledger.conflict (
+    entry bigint NOT NULL,
+    source text COLLATE "C" NOT NULL,
+    id text COLLATE "C" NOT NULL,
+    first_fingerprint bytea NOT NULL,
+    first_topic text COLLATE "C" NOT NULL,
+    first_partition integer NOT NULL,
+    first_offset bigint NOT NULL,
+    second_fingerprint bytea NOT NULL,
+    second_topic text COLLATE "C" NOT NULL,
+    second_partition integer NOT NULL,
+    second_offset bigint NOT NULL,
+    second_value bytea NOT NULL,
+    PRIMARY KEY (second_topic, second_partition, second_offset)
+);
+
+-- Offsets that hold no record, or whose records were gone before they were read.
+CREATE TABLE ledger.gap (
+    entry bigint NOT NULL,
+    topic text COLLATE "C" NOT NULL,
+    partition integer NOT NULL,
+    first_offset bigint NOT NULL,
+    next_offset bigint NOT NULL CHECK (next_offset > first_offset),
+    cause text NOT NULL,
+    accepted_by text NOT NULL,
+    PRIMARY KEY (topic, partition, first_offset)
+);
+
+-- What `decide` needs, always current, written in the batch's transaction. A generation of `stock`
+-- can be built beside the live one; the head says which one is live.
+CREATE TABLE ledger.stock (
+    generation integer NOT NULL,
+    goods_id text COLLATE "C" NOT NULL,
+    on_hand bigint NOT NULL,
+    version bigint NOT NULL,
+    PRIMARY KEY (generation, goods_id),
+    CONSTRAINT stock_bounds CHECK (on_hand BETWEEN 0 AND 9007199254740992)
+) PARTITION BY LIST (generation);
+CREATE TABLE ledger.stock_1 PARTITION OF ledger.stock FOR VALUES IN (1) WITH (fillfactor = 50);
+
+CREATE TABLE ledger.account (
+    user_id text COLLATE "C" PRIMARY KEY,
+    version bigint NOT NULL,
+    closed boolean NOT NULL
+);
+
+-- Append only: no role may change what was written, not even with replication triggers off.
+CREATE FUNCTION ledger.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'ledger.% is append-only: % refused', TG_TABLE_NAME, TG_OP USING ERRCODE = 'SL010';
+END $$;
+
+DO $$
+DECLARE
+    name text;
+BEGIN
+    FOREACH name IN ARRAY ARRAY['journal', 'event', 'processed_message', 'cancellation', 'dead_letter', 'conflict', 'gap'] LOOP
+        IF name <> 'dead_letter' THEN
+            EXECUTE format('CREATE TRIGGER no_update BEFORE UPDATE ON ledger.%I
+                            FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change()', name);
+            EXECUTE format('ALTER TABLE ledger.%I ENABLE ALWAYS TRIGGER no_update', name);
+        END IF;
+        EXECUTE format('CREATE TRIGGER no_delete BEFORE DELETE ON ledger.%I
+                        FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change()', name);
+        EXECUTE format('CREATE TRIGGER no_truncate BEFORE TRUNCATE ON ledger.%I
+                        FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()', name);
+        EXECUTE format('ALTER TABLE ledger.%I ENABLE ALWAYS TRIGGER no_delete', name);
+        EXECUTE format('ALTER TABLE ledger.%I ENABLE ALWAYS TRIGGER no_truncate', name);
+    END LOOP;
+END $$;
+CREATE TRIGGER no_update BEFORE UPDATE ON ledger.dead_letter FOR EACH ROW
+WHEN ((OLD.entry, OLD.topic, OLD.partition, OLD."offset", OLD.code, OLD.detail, OLD.key, OLD.value,
+       OLD.header_names, OLD.header_values) IS DISTINCT FROM
+      (NEW.entry, NEW.topic, NEW.partition, NEW."offset", NEW.code, NEW.detail, NEW.key, NEW.value,
+       NEW.header_names, NEW.header_values))
+EXECUTE FUNCTION ledger.refuse_change();
+ALTER TABLE ledger.dead_letter ENABLE ALWAYS TRIGGER no_update;
+
+-- Takes the batch's position and writes its journal row. The head's lock is held from here to the
+-- commit, so positions become visible in order and without holes.
+-- Raises SL001 if the catalogue moved since `seen_catalogue` was read (null: nothing to compare),
+-- SL002 if `stock_generation` isn't the live one any more, SL003 if commits aren't durable.
+CREATE FUNCTION ledger.seal(
+    entry bigint, topic text, partition integer, epoch bigint, first_offset bigint, next_offset bigint,
+    applied integer, rejected integer, duplicate integer, conflict integer, dead integer, skipped bigint,
+    digest bytea, seen_catalogue bigint, bump_catalogue boolean, stock_generation integer
+) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+#variable_conflict use_variable
+DECLARE
+    head ledger.head;
+BEGIN
+    IF current_setting('synchronous_commit') = 'off' THEN
+        RAISE EXCEPTION 'synchronous_commit is off' USING ERRCODE = 'SL003';
+    END IF;
+    SELECT h.* INTO STRICT head FROM ledger.head h FOR UPDATE;
+    IF head.stock_generation <> stock_generation THEN
+        RAISE EXCEPTION 'the live stock is generation % now', head.stock_generation USING ERRCODE = 'SL002';
+    END IF;
+    IF head.catalogue <> seen_catalogue THEN
+        RAISE EXCEPTION 'the catalogue moved to %', head.catalogue USING ERRCODE = 'SL001';
+    END IF;
+    head.position := head.position + 1;
+    head.hash := sha256(head.hash || digest);
+    head.catalogue := head.catalogue + bump_catalogue::integer;
+    head.recorded_at := greatest(head.recorded_at, clock_timestamp());   -- never before its predecessor
+    UPDATE ledger.head h SET position = head.position, hash = head.hash,
+        catalogue = head.catalogue, recorded_at = head.recorded_at;
+    INSERT INTO ledger.journal VALUES (
+        head.position, entry, topic, partition, epoch, first_offset, next_offset,
+        applied, rejected, duplicate, conflict, dead, skipped, head.recorded_at, digest, head.hash);
+    RETURN head.position;
+END $$;
+
+-- For the batch whose catalogue keeps moving: holds the head before its last look at what it read.
+CREATE FUNCTION ledger.lock_head() RETURNS bigint
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $$
+    SELECT catalogue FROM ledger.head FOR UPDATE
+$$;

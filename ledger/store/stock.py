@@ -1,0 +1,56 @@
+"""The stock rows that `decide` needs: locked before they are read, held to the commit, written set-wise."""
+
+from collections.abc import Iterable, Mapping
+
+from ledger.domain.goods import Goods
+from ledger.errors import Defect
+from ledger.store.database import Connection
+
+# In sorted order: two batches that share goods lock them in the same order and can't deadlock.
+LOCK = """
+SELECT goods_id FROM ledger.stock WHERE generation = %s AND goods_id = ANY(%s) ORDER BY goods_id FOR UPDATE
+"""
+READ = "SELECT goods_id, version, on_hand FROM ledger.stock WHERE generation = %s AND goods_id = ANY(%s)"
+UPDATE = """
+UPDATE ledger.stock s SET version = n.version, on_hand = n.on_hand
+FROM unnest(%s::text[], %s::bigint[], %s::bigint[]) AS n (goods_id, version, on_hand)
+WHERE s.generation = %s AND s.goods_id = n.goods_id
+"""
+INSERT = """
+INSERT INTO ledger.stock (generation, goods_id, version, on_hand)
+SELECT %s, n.goods_id, n.version, n.on_hand
+FROM unnest(%s::text[], %s::bigint[], %s::bigint[]) AS n (goods_id, version, on_hand) ORDER BY n.goods_id
+"""
+
+
+def lock(conn: Connection, generation: int, goods_ids: Iterable[str]) -> None:
+    """Hold the goods' rows until the transaction ends. Goods without a row aren't held."""
+    conn.execute(LOCK, (generation, list(goods_ids)))
+
+
+def read(conn: Connection, generation: int, goods_ids: Iterable[str]) -> dict[str, Goods]:
+    """The goods that have a row. In a statement of its own, after `lock`.
+
+    The locking statement itself may return a row as it was before the wait for its lock.
+    """
+    rows = conn.execute(READ, (generation, list(goods_ids)), binary=True)
+    return {goods_id: Goods(version, on_hand) for goods_id, version, on_hand in rows}
+
+
+def update(conn: Connection, generation: int, goods: Mapping[str, Goods]) -> None:
+    """Write the goods' new state over the rows that `lock` holds."""
+    if not goods:
+        return
+    written = conn.execute(UPDATE, (*_columns(goods), generation)).rowcount
+    if written != len(goods):
+        raise Defect(f"{len(goods)} stock rows were locked, but {written} could be written")
+
+
+def insert(conn: Connection, generation: int, goods: Mapping[str, Goods]) -> None:
+    """Write the rows of goods that were just listed."""
+    if goods:
+        conn.execute(INSERT, (generation, *_columns(goods)))
+
+
+def _columns(goods: Mapping[str, Goods]) -> tuple[list[str], list[int], list[int]]:
+    return list(goods), [g.version for g in goods.values()], [g.on_hand for g in goods.values()]
