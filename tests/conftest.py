@@ -1,0 +1,143 @@
+"""Services once a run, a ledger of its own for each test, a topic whenever one asks; and an honest last word.
+
+Unit tests (`tests/unit`) never start the services.
+"""
+
+import itertools
+import os
+import random
+import signal
+import uuid
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from tests.support.services import Services, find_services
+
+UNIT = Path(__file__).parent / "unit"
+SERVICES = pytest.StashKey[Services]()
+DESCRIPTION = pytest.StashKey[str]()
+SEED = pytest.StashKey[int]()
+NUMBERS = itertools.count(1)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--seed", type=int, help="seed of the random tests; the header shows the one in use")
+
+
+def pytest_configure(config):
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the services are stopped, too
+    given = config.getoption("--seed")
+    config.stash[SEED] = random.randrange(2**32) if given is None else given
+
+
+def pytest_report_header(config):
+    return f"seed: {config.stash[SEED]}"
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if UNIT in item.path.parents and "services" in getattr(item, "fixturenames", []):
+            raise pytest.UsageError(f"{item.nodeid} is a unit test and asks for services")
+
+
+@pytest.fixture
+def seed(request):
+    """The run's seed, an int; `--seed` repeats a run."""
+    return request.config.stash[SEED]
+
+
+@pytest.fixture(scope="session")
+def services(pytestconfig):
+    """Kafka and Postgres of the best rung that this machine offers."""
+    found = find_services()
+    pytestconfig.stash[SERVICES] = found
+    pytestconfig.stash[DESCRIPTION] = found.describe()
+    yield found
+    found.stop()
+
+
+@pytest.fixture(autouse=True)
+def _real_kafka_or_skip(request):
+    """Tests marked `real_kafka` run on a real broker or say why not."""
+    if request.node.get_closest_marker("real_kafka"):
+        kafka = request.getfixturevalue("services").kafka
+        if not kafka.real:
+            pytest.skip(f"needs a real broker, not {kafka.version}")
+
+
+@pytest.fixture(scope="session")
+def template_database(services):
+    """An empty ledger, migrated once; `ledger_dsn` copies it."""
+    from ledger.store.migrate import migrate
+
+    with database(services, "template") as name:
+        with psycopg.connect(services.postgres.dsn(name), autocommit=True) as conn:
+            migrate(conn)
+        yield name
+
+
+@pytest.fixture
+def ledger_dsn(services, template_database):
+    """A fresh, migrated ledger of this test's own: its connection string."""
+    with database(services, str(next(NUMBERS)), template_database) as name:
+        yield services.postgres.dsn(name)
+
+
+@pytest.fixture
+def topic(services):
+    """`topic(partitions=4) -> name`: a new, empty topic; deleted after the test."""
+    made = []
+
+    def create(partitions=4):
+        name = f"commands-{uuid.uuid4().hex[:12]}"
+        services.kafka.create_topic(name, partitions)
+        made.append(name)
+        return name
+
+    yield create
+    for name in made:
+        services.kafka.delete_topic(name)
+
+
+@contextmanager
+def database(services, suffix, template="template0"):
+    """A database of this run's own, dropped at the end whoever is still connected; yields its name."""
+    name = f"stockledger_test_{os.getpid()}_{suffix}"
+    create = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+    drop = sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
+    with psycopg.connect(services.postgres.dsn(), autocommit=True) as admin:
+        admin.execute(create)
+    yield name
+    with psycopg.connect(services.postgres.dsn(), autocommit=True) as admin:
+        admin.execute(drop)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter, config):
+    """Last, after pytest's own summary: what the tests ran on, and what that leaves unproved."""
+    result = yield
+    terminalreporter.section("services")
+    for line in verdict(terminalreporter, config):
+        terminalreporter.write_line(line)
+    return result
+
+
+def verdict(terminalreporter, config):
+    if SERVICES not in config.stash:
+        return ["none were used: nothing was proved on Kafka or Postgres"]
+    services = config.stash[SERVICES]
+    skipped = [r for r in terminalreporter.stats.get("skipped", []) if "real_kafka" in r.keywords]
+    unproved = list(services.not_proved)
+    if skipped:
+        unproved.append(f"{len(skipped)} tests that need a real broker: skipped")
+    if terminalreporter.stats.keys() & {"failed", "error"}:
+        unproved.append(f"what failed above; repeat with --seed {config.stash[SEED]}")
+    return [
+        *(f"not used: {why}" for why in services.refused),
+        f"used: {config.stash[DESCRIPTION]}",
+        *(f"not proved: {what}" for what in unproved),
+    ]
