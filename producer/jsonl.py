@@ -1,0 +1,188 @@
+"""JSON lines to commands, one line at a time: any number of lines in the same small memory.
+
+A line is as strict as a record on the topic, because the same two functions judge both
+(`envelope.parse_fields`, `envelope.validate`). A line that is no command is a value, `BadLine`, that says
+where it is wrong and never quotes what it says elsewhere.
+"""
+
+import json
+from collections.abc import Iterator
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+from ledger.domain.commands import COMMANDS, AnyCommand, MessageKey, is_key_part
+from ledger.domain.envelope import MODELS, parse_fields, validate
+from producer.lines import LINE_MAX, Line
+
+QUOTE_MAX = 200
+
+
+class Item(NamedTuple):
+    """What a line says. `id` is None where the line leaves it to the sidecar."""
+
+    source: str
+    id: str | None
+    command: AnyCommand
+
+
+class BadLine(NamedTuple):
+    """Where and why a line is no command; `str` gives `orders.jsonl:17:24 quantity: must be ...`.
+
+    `column` counts characters from 1. `field` is empty where no single field is to blame, `remedy` where
+    the reason already says what to do.
+    """
+
+    file: str
+    line: int
+    column: int
+    field: str
+    reason: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        what = f"{self.field}: {self.reason}" if self.field else self.reason
+        return f"{self.file}:{self.line}:{self.column} {what}"
+
+
+def parse(file: str, line: Line, source: str) -> Item | BadLine:
+    """The command of a line. `source` is for lines without one; empty: they are bad."""
+    text = ""
+    try:
+        text = _decode(line.text)
+        return _item(text, source)
+    except _Bad as bad:
+        column = bad.column or _column(text, bad.field)
+        return BadLine(
+            file, line.number, column, _quotable(bad.field), _quotable(bad.reason), _quotable(bad.remedy)
+        )
+
+
+def to_line(key: MessageKey, command: AnyCommand) -> bytes:
+    """The line, with its end, from which `parse` reads the command back."""
+    fields = {"type": command.NAME, "id": key.id, "source": key.source} | command.model_dump(
+        exclude_none=True
+    )
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+class _Bad(Exception):
+    """Why a line is no command. Column 0: look for the field."""
+
+    def __init__(self, reason: str, *, field: str = "", column: int = 0, remedy: str = "") -> None:
+        super().__init__(reason)
+        self.reason, self.field, self.column, self.remedy = reason, field, column, remedy
+
+
+def _decode(raw: bytes) -> str:
+    if len(raw) > LINE_MAX:
+        raise _Bad("is longer than 1 MiB", column=1)
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        raise _Bad("isn't UTF-8", column=len(raw[: error.start].decode()) + 1) from None
+    if text.startswith("\ufeff"):
+        raise _Bad("begins with a byte order mark", column=1, remedy="save the file as UTF-8 without one")
+    return text
+
+
+def _item(text: str, default_source: str) -> Item:
+    fields = _fields(text)
+    model = _model(fields.pop("type", None))
+    id, source = _key_part(fields, "id"), _key_part(fields, "source") or default_source
+    if not source:
+        raise _Bad("is missing", field="source", remedy="give it in each line, or once for all as --source")
+    try:
+        return Item(source, id, validate(model, fields))
+    except ValueError as error:
+        field, _, reason = str(error).partition(": ")
+    known = ", ".join(("type", "id", "source", *model.model_fields))
+    is_known = field in fields and field in model.model_fields
+    remedy = "" if is_known else f"the fields of {model.NAME} are {known}"
+    raise _Bad(reason, field=field, remedy=remedy)
+
+
+def _fields(text: str) -> dict[str, Any]:
+    try:
+        return parse_fields(text)
+    except json.JSONDecodeError as error:
+        raise _Bad(f"isn't valid JSON: {error.msg}", column=error.colno) from None
+    except ValueError as error:
+        field, column = _refused_member(text)
+        raise _Bad(str(error), field=field, column=column) from None
+
+
+def _model(name: object) -> type[AnyCommand]:
+    if name is None:
+        raise _Bad("is missing", field="type", remedy=f"it is one of {', '.join(COMMANDS)}")
+    model = (COMMANDS.get(name) or MODELS.get(name)) if isinstance(name, str) else None
+    if model is None:
+        closest = get_close_matches(name, COMMANDS, 1) if isinstance(name, str) else []
+        remedy = f"did you mean {closest[0]}?" if closest else f"it is one of {', '.join(COMMANDS)}"
+        raise _Bad("is no command of this version", field="type", remedy=remedy)
+    return model
+
+
+def _key_part(fields: dict[str, Any], name: str) -> str | None:
+    value = fields.pop(name, None)
+    if value is None or (isinstance(value, str) and is_key_part(value)):
+        return value
+    raise _Bad("must be 1 to 128 visible ASCII characters", field=name)
+
+
+class _Member(NamedTuple):
+    name: str
+    column: int
+    value: str
+
+
+def _members(text: str) -> Iterator[_Member]:
+    """The members of the JSON object in order, repeated ones too; `value` as it is written."""
+    lenient = json.JSONDecoder()
+
+    def skip(at: int) -> int:
+        while text[at : at + 1] in (" ", "\t", "\r"):
+            at += 1
+        return at
+
+    at = skip(0)
+    while at < len(text) and text[at] in "{,":
+        key_at = skip(at + 1)
+        name, end = lenient.raw_decode(text, key_at)
+        value_at = skip(skip(end) + 1)  # behind the colon
+        _, end = lenient.raw_decode(text, value_at)
+        yield _Member(name, key_at + 1, text[value_at:end])
+        at = skip(end)
+
+
+def _column(text: str, field: str) -> int:
+    try:
+        return next((member.column for member in _members(text) if member.name == field), 1)
+    except (ValueError, RecursionError):
+        return 1
+
+
+def _refused_member(text: str) -> tuple[str, int]:
+    """Name and column of the first member that `parse_fields` refuses, or that repeats another."""
+    seen = set()
+    try:
+        for member in _members(text):
+            if member.name in seen or not _is_strict(member.value):
+                return member.name, member.column
+            seen.add(member.name)
+    except (ValueError, RecursionError):
+        pass
+    return "", 1
+
+
+def _is_strict(value: str) -> bool:
+    try:
+        parse_fields(f'{{"":{value}}}')
+    except ValueError:
+        return False
+    return True
+
+
+def _quotable(text: str) -> str:
+    """Names out of the line, fit for a terminal: no control characters, no lone surrogates, not endless."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:QUOTE_MAX])
+    return shown + "..." if len(text) > QUOTE_MAX else shown

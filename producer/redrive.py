@@ -1,0 +1,99 @@
+"""Dead letters back into the topic: byte for byte, each to the partition it came from, in the order given.
+
+The only way back in is the front door: a dead record was never registered, so its id is still free and the
+ledger judges it anew. A letter counts as sent only once the broker has acknowledged it; after the first one
+that isn't, nothing more is sent, so no lane's order is broken. Sending one again is always safe.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from ledger.domain.delivery import Lane, Record
+from ledger.errors import LedgerError, TopicUnfit
+from producer import properties
+from producer.trouble import TOPIC_ERRORS, VERDICTS, Trouble
+
+REPORT_DELAY_S = 1.0  # librdkafka looks for timed-out records once a second
+QUEUE_POLL_S = 0.1
+_LOG = logging.getLogger("stockledger.librdkafka")
+
+
+class DeadLetter(NamedTuple):
+    """A record that was no valid command when it was delivered."""
+
+    lane: Lane
+    offset: int
+    record: Record
+
+
+class Redriver:
+    """Sends dead letters. Raises BadSettings at once; connects at the first `send`."""
+
+    def __init__(self, kafka: Mapping[str, str]) -> None:
+        settings = properties.complete(kafka)
+        self._trouble = Trouble(settings["bootstrap.servers"])
+        try:
+            self._producer = Producer({**settings, "error_cb": self._trouble.note}, logger=_LOG)
+        except (KafkaException, TypeError) as error:
+            raise properties.refusal(settings, error) from None
+        self._timeout_s = int(settings[properties.TIMEOUT_MS]) / 1000 + REPORT_DELAY_S
+        self._error: KafkaError | None = None
+
+    def send(self, letters: Sequence[DeadLetter]) -> tuple[list[DeadLetter], LedgerError | None]:
+        """Send the letters and wait for their reports; returns those acknowledged, and why others aren't."""
+        acknowledged: list[DeadLetter] = []
+        for letter in letters:
+            self._produce(letter, acknowledged)
+            if self._error:
+                break
+        self._producer.flush(self._timeout_s)
+        self._producer.purge()
+        self._producer.flush(REPORT_DELAY_S)
+        if len(acknowledged) == len(letters):
+            return acknowledged, None
+        return acknowledged, self._fault(f"{len(acknowledged)} of {len(letters)} records are acknowledged")
+
+    def _fault(self, account: str) -> LedgerError:
+        error = self._error
+        if error is None:
+            return self._trouble.unanswered("no answer", account)
+        if error.code() in TOPIC_ERRORS:
+            return TopicUnfit(
+                f"the topic or partition that a record came from is gone ({error.str()}); {account}",
+                remedy="publish the command to the topic that took its place, then discard the record",
+            )
+        if error.code() in VERDICTS:
+            return self._trouble.refused(error, account)
+        return self._trouble.unanswered(error.str(), account)
+
+    def _produce(self, letter: DeadLetter, acknowledged: list[DeadLetter]) -> None:
+        record = letter.record
+        report = partial(self._report, letter, acknowledged)
+        while self._error is None:
+            try:
+                self._producer.produce(
+                    letter.lane.topic,
+                    record.value,
+                    record.key,
+                    partition=letter.lane.partition,
+                    headers=[*record.headers] if record.headers is not None else None,
+                    on_delivery=report,
+                )
+                self._producer.poll(0)
+                return
+            except BufferError:
+                self._producer.poll(QUEUE_POLL_S)
+            except KafkaException as error:
+                self._error = error.args[0]
+
+    def _report(
+        self, letter: DeadLetter, acknowledged: list[DeadLetter], error: KafkaError | None, _: Message
+    ) -> None:
+        if error is None:
+            acknowledged.append(letter)
+        else:
+            self._error = self._error or error

@@ -1,0 +1,180 @@
+"""The ids given to lines without one, kept beside the input so that no run ever gives a line a second id.
+
+`orders.jsonl.ids` holds one JSON line for each such line, in line order: its number, its id, the SHA-256 of
+its bytes and its source. It is on the disk, file and folder, before the first command is sent; it is replaced
+as a whole by rename, so a crash leaves the old one or the new one. Both sides are read in step: flat memory.
+"""
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+import uuid_utils
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ledger.domain.commands import KeyPart
+from producer.lines import BadInput, Line
+
+
+class SidecarMismatch(BadInput):
+    """The input was edited: a line that has an id isn't what it was. Publishing it could buy twice."""
+
+    code = "SL-IN-002"
+
+
+class Entry(BaseModel):
+    """What is remembered of a line."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
+    line: int
+    id: KeyPart
+    sha256: str
+    source: KeyPart
+
+
+class Remembered:
+    """The ids of a sidecar, asked for in line order. No file remembers nothing."""
+
+    def __init__(self, path: Path | None, input_name: str) -> None:
+        self._path, self._input_name = path, input_name
+        self._entries = _read(path) if path is not None else iter(())
+        self._next = next(self._entries, None)
+
+    def find(self, line: Line, source: str) -> str | None:
+        """The id that the line has, or None. Raises SidecarMismatch if it, or one before it, was edited."""
+        entry = self._next
+        if entry is None or entry.line > line.number:
+            return None
+        if entry != _entry(line, entry.id, source):
+            raise self._mismatch(entry)
+        self._next = next(self._entries, None)
+        return entry.id
+
+    def finish(self) -> None:
+        """Raises SidecarMismatch if a remembered line didn't come."""
+        if self._next is not None:
+            raise self._mismatch(self._next)
+
+    def _mismatch(self, entry: Entry) -> SidecarMismatch:
+        name, ids = self._input_name, self._path
+        return SidecarMismatch(
+            f"{name}:{entry.line} isn't the line of the source {entry.source} that was given an id in {ids}",
+            remedy=f"restore {name} and put new lines at its end, or publish them from a file of their own; "
+            f"if nothing of {name} was ever published, remove {ids}",
+        )
+
+
+class Sidecar:
+    """One run's ids: `remember` each line without an id, in order; `finish`; `save` before the first send.
+
+    Two runs at once on the same input would give a line two ids: so the file that becomes the new sidecar is
+    locked from before the old one is read until it has taken its place. A later run finds the ids there.
+    Without a path there is no place to keep ids, and lines without one are refused.
+    """
+
+    def __init__(self, path: Path | None, input_name: str) -> None:
+        self._path, self._input_name = path, input_name
+        self._new: BinaryIO | None = None
+        self._old: Remembered | None = None
+        self.made = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._new is not None:
+            Path(self._new.name).unlink(missing_ok=True)  # not saved
+            self._new.close()
+
+    def remember(self, line: Line, source: str) -> None:
+        """Give the line an id unless it has one. Raises SidecarMismatch, or BadInput if it can't be kept."""
+        if self._path is None:
+            missing = f"{self._input_name}:{line.number} has no id, and no place to keep one for the next run"
+            raise BadInput(missing, remedy="give each line an id, or name a place with --ids FILE")
+        with _writing(self._path):
+            if self._new is None or self._old is None:
+                self._new = _locked(self._path.with_name(self._path.name + ".new"), self._input_name)
+                self._old = Remembered(self._path, self._input_name)
+            id = self._old.find(line, source)
+            if id is None:
+                id = str(uuid_utils.uuid7())
+                self.made += 1
+            self._new.write(_entry(line, id, source).model_dump_json().encode() + b"\n")
+
+    def finish(self) -> None:
+        """Raises SidecarMismatch if a remembered line didn't come."""
+        (self._old or Remembered(self._path, self._input_name)).finish()
+
+    def save(self) -> None:
+        """Make the ids durable: after this, not before, commands may be sent. Raises BadInput if it can't."""
+        if self._path is None or not (self.made or self._path.exists()):
+            return
+        with _writing(self._path):
+            if self.made and self._new is not None:
+                self._new.flush()
+                os.fsync(self._new.fileno())
+                os.replace(self._new.name, self._path)
+                self._new.close()
+                self._new = None
+            # Also when nothing is new: an earlier run may have died between its rename and this.
+            _sync_folder(self._path.parent)
+
+
+def _locked(path: Path, input_name: str) -> BinaryIO:
+    file = path.open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Whoever held the lock before may have renamed or removed the file that we opened.
+        if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            raise FileNotFoundError
+    except (BlockingIOError, FileNotFoundError):
+        file.close()
+        raise BadInput(
+            f"{input_name} is being published by another process", remedy="wait for it, then run again"
+        ) from None
+    file.truncate(0)  # a run that was killed may have left lines in it
+    return file
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        remedy = (
+            "without it no line may go out without an id: make room for it, or name another place with --ids"
+        )
+        raise BadInput(f"can't keep the ids in {path}: {error.strerror}", remedy=remedy) from None
+
+
+def _entry(line: Line, id: str, source: str) -> Entry:
+    return Entry(line=line.number, id=id, sha256=hashlib.sha256(line.text).hexdigest(), source=source)
+
+
+def _read(path: Path) -> Iterator[Entry]:
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        for number, raw in enumerate(file, 1):
+            try:
+                yield Entry.model_validate_json(raw)
+            except ValidationError:
+                remedy = "restore it from a copy; without it, publishing again could buy twice"
+                raise BadInput(f"{path}:{number} is no remembered id", remedy=remedy) from None
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
