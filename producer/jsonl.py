@@ -52,16 +52,13 @@ def parse(file: str, line: Line, source: str) -> Item | BadLine:
         return _item(text, source)
     except _Bad as bad:
         column = bad.column or _column(text, bad.field)
-        return BadLine(
-            file, line.number, column, _quotable(bad.field), _quotable(bad.reason), _quotable(bad.remedy)
-        )
+        return BadLine(file, line.number, column, *map(_quotable, (bad.field, bad.reason, bad.remedy)))
 
 
 def to_line(key: MessageKey, command: AnyCommand) -> bytes:
     """The line, with its end, from which `parse` reads the command back."""
-    fields = {"type": command.NAME, "id": key.id, "source": key.source} | command.model_dump(
-        exclude_none=True
-    )
+    head = {"type": command.NAME, "id": key.id, "source": key.source}
+    fields = head | command.model_dump(exclude_none=True)
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 

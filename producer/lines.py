@@ -93,7 +93,6 @@ def copy_verbatim(file: BinaryIO, line: Line, out: BinaryIO) -> None:
 
 def _some(read: bytes) -> bytes:
     if not read:
-        raise BadInput(
-            "the input was cut short while it was being read", remedy="run again when it is complete"
-        )
+        cut = "the input was cut short while it was being read"
+        raise BadInput(cut, remedy="run again when it is complete")
     return read

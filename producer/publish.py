@@ -87,21 +87,21 @@ def publish_lines(
         ids = ids or _ids_beside(path)
         rejected = _place_of_rejects(path, rejected) if skip_bad else None
         _refuse_overwriting(path, ids, rejected)
-        source = _Input(_name(path), file, os.fstat(file.fileno()).st_size, publisher.source, progress)
+        feed = _Input(_name(path), file, os.fstat(file.fileno()).st_size, publisher.source, progress)
         with (
             _Rejects(file, None if dry_run else rejected, on_bad) as rejects,
-            Sidecar(ids, source.name) as sidecar,
+            Sidecar(ids, feed.name) as sidecar,
         ):
-            lines = _judge(source, sidecar, rejects)
+            lines = _judge(feed, sidecar, rejects)
             if rejects.count and not skip_bad:
-                raise _refused(source.name, rejects.count, lines)
+                raise _refused(feed.name, rejects.count, lines)
             sidecar.finish()
             if not dry_run:
                 sidecar.save()
         good = lines - rejects.count
         before = after = publisher.tally
         if good and not dry_run:
-            after = _send(source, publisher, Remembered(ids, source.name), pace, skip_bad=skip_bad)
+            after = _send(feed, publisher, Remembered(ids, feed.name), pace, skip_bad=skip_bad)
     published = after.acknowledged - before.acknowledged
     return Published(
         lines=lines,
@@ -161,14 +161,15 @@ class _Rejects:
         try:
             self._copy = self._copy or self._place.open("wb")
             copy_verbatim(self._file, line, self._copy)
+            self._copy.flush()  # so that a full disk is noticed here
         except OSError as error:
             raise BadInput(f"can't set bad lines aside in {self._place}: {error.strerror}") from None
 
 
-def _judge(source: _Input, sidecar: Sidecar, rejects: _Rejects) -> int:
+def _judge(feed: _Input, sidecar: Sidecar, rejects: _Rejects) -> int:
     """The first pass; returns the number of lines."""
     lines = 0
-    for line, item in source.items("check"):
+    for line, item in feed.items("check"):
         lines += 1
         if isinstance(item, BadLine):
             rejects.add(line, item)
@@ -177,18 +178,18 @@ def _judge(source: _Input, sidecar: Sidecar, rejects: _Rejects) -> int:
     return lines
 
 
-def _send(source: _Input, publisher: Publisher, ids: Remembered, pace: "_Pace", *, skip_bad: bool) -> Tally:
+def _send(feed: _Input, publisher: Publisher, ids: Remembered, pace: "_Pace", *, skip_bad: bool) -> Tally:
     """The second pass; all is acknowledged unless it was interrupted."""
     publisher.connect()
     with _flag_on_signal() as stop:
-        for line, item in source.items("publish"):
+        for line, item in feed.items("publish"):
             if isinstance(item, BadLine):
                 if skip_bad:
                     continue
-                raise _changed(source.name, line)
+                raise _changed(feed.name, line)
             id = item.id or ids.find(line, item.source)
             if id is None:
-                raise _changed(source.name, line)
+                raise _changed(feed.name, line)
             pace.wait(stop)
             if stop.is_set():
                 break

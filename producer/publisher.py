@@ -25,6 +25,7 @@ from producer.trouble import TOPIC_ERRORS, VERDICTS, Trouble, topic_unfit
 QUEUE_POLL_S = 0.1
 """How long to serve reports before trying again to get a command into a full queue."""
 METADATA_TIMEOUT_S = 1.0
+TOPIC_GRACE_S = 1.0
 REPORT_DELAY_S = 1.0
 """librdkafka looks for timed-out messages once a second, so a report may come that much late."""
 TIMEOUT_DEFAULT_S = 10.0
@@ -106,11 +107,14 @@ class Publisher:
         started = time.monotonic()
         while not self.partitions:
             try:
-                self.partitions = self._count_partitions()
-            except KafkaException:
-                self._producer.poll(0)  # brings the cause
+                self.partitions = self._count_partitions(time.monotonic() - started)
+            except KafkaException as exception:
+                self._producer.poll(QUEUE_POLL_S)  # brings the cause
                 waited_s = time.monotonic() - started
-                if waited_s >= self.timeout_s or self._trouble.is_refusal:
+                # A new topic takes a moment to be known to every broker.
+                if exception.args[0].code() in TOPIC_ERRORS and waited_s >= TOPIC_GRACE_S:
+                    raise self._fault(exception.args[0]) from None
+                if waited_s >= self.timeout_s or self._trouble.is_hopeless:
                     raise self._trouble.unreachable(waited_s) from None
 
     def send(self, command: AnyCommand, *, id: str | None = None, source: str | None = None) -> Receipt:
@@ -173,14 +177,13 @@ class Publisher:
         if error.code() in VERDICTS:
             self._failed += 1
 
-    def _count_partitions(self) -> int:
-        """Raises KafkaException where it is worth asking again."""
-        found = self._producer.list_topics(self.topic, timeout=METADATA_TIMEOUT_S).topics[self.topic]
-        if found.error is None:
-            return len(found.partitions)
-        if found.error.retriable() and found.error.code() not in TOPIC_ERRORS:
+    def _count_partitions(self, waited_s: float) -> int:
+        # Short waits at first, to hear early of a hopeless case; longer ones for a slow broker.
+        timeout_s = min(max(METADATA_TIMEOUT_S, waited_s), max(QUEUE_POLL_S, self.timeout_s - waited_s))
+        found = self._producer.list_topics(self.topic, timeout=timeout_s).topics[self.topic]
+        if found.error is not None:
             raise KafkaException(found.error)
-        raise self._fault(found.error)
+        return len(found.partitions)
 
     def _fault(self, error: KafkaError) -> LedgerError:
         if error.code() in TOPIC_ERRORS:

@@ -8,26 +8,17 @@ that isn't, nothing more is sent, so no lane's order is broken. Sending one agai
 import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from ledger.domain.delivery import Lane, Record
 from ledger.errors import LedgerError, TopicUnfit
+from ledger.store.dead_letter import DeadLetter
 from producer import properties
 from producer.trouble import TOPIC_ERRORS, VERDICTS, Trouble
 
 REPORT_DELAY_S = 1.0  # librdkafka looks for timed-out records once a second
 QUEUE_POLL_S = 0.1
 _LOG = logging.getLogger("stockledger.librdkafka")
-
-
-class DeadLetter(NamedTuple):
-    """A record that was no valid command when it was delivered."""
-
-    lane: Lane
-    offset: int
-    record: Record
 
 
 class Redriver:

@@ -9,7 +9,7 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -91,7 +91,8 @@ class Sidecar:
     ) -> None:
         if self._new is not None:
             Path(self._new.name).unlink(missing_ok=True)  # not saved
-            self._new.close()
+            with suppress(OSError):  # a full disk, met before: nobody wants what can't be written
+                self._new.close()
 
     def remember(self, line: Line, source: str) -> None:
         """Give the line an id unless it has one. Raises SidecarMismatch, or BadInput if it can't be kept."""
@@ -148,9 +149,7 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        remedy = (
-            "without it no line may go out without an id: make room for it, or name another place with --ids"
-        )
+        remedy = "make room for it, name another place with --ids, or give each line an id"
         raise BadInput(f"can't keep the ids in {path}: {error.strerror}", remedy=remedy) from None
 
 

@@ -38,14 +38,14 @@ class Trouble:
             self._last = error
 
     @property
-    def is_refusal(self) -> bool:
-        """Whether waiting is of no use: the broker answers, and refuses us."""
-        return self._code in CREDENTIAL_ERRORS
+    def is_hopeless(self) -> bool:
+        """Whether waiting is of no use: what is there refuses us, or isn't a broker."""
+        return self._code in CREDENTIAL_ERRORS or self._code == KafkaError._BAD_MSG
 
     def unreachable(self, waited_s: float) -> LedgerError:
         """No broker answered within the time, so nothing was sent."""
         cause = f"{self._cause or 'no answer'}, tried {waited_s:.0f} s"
-        if self.is_refusal:
+        if self._code in CREDENTIAL_ERRORS:
             refused = f"the broker at {self._servers} refuses the connection ({cause}); nothing was published"
             return BadSettings(refused, remedy="correct security.protocol, sasl.* and ssl.*")
         if self._code == KafkaError._BAD_MSG:
@@ -87,7 +87,10 @@ def topic_unfit(topic: str, error: KafkaError, topics: Iterable[str], account: s
     """The topic can't be published to; `topics` are the ones that exist."""
     closest = get_close_matches(topic, topics, 1)
     question = f"; did you mean {closest[0]}?" if closest else ""
+    if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+        refused = f"this user may not write to the topic {topic} ({error.str()}); {account}"
+        return TopicUnfit(refused, remedy=f"grant the rights Describe and Write on the topic {topic}")
     return TopicUnfit(
-        f"the topic {topic} doesn't exist or isn't open to this user ({error.str()}){question}; {account}",
+        f"the topic {topic} doesn't exist or isn't shown to this user ({error.str()}){question}; {account}",
         remedy=f"stockledger migrate --topic {topic} --partitions N",
     )
