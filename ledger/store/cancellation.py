@@ -4,6 +4,10 @@ from ledger.domain.events import PurchaseCancelled
 from ledger.store import copy
 
 COPY = "COPY ledger.cancellation (entry, source, id) FROM STDIN"
+LINES = """
+COPY (SELECT entry, source, id
+      FROM ledger.cancellation WHERE entry BETWEEN %s AND %s ORDER BY entry, id, source) TO STDOUT
+"""
 
 
 def line(entry: int, event: PurchaseCancelled) -> str:

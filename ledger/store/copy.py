@@ -5,7 +5,7 @@ prints a stored row back as the same line (`COPY ... TO STDOUT`), so `verify` co
 second encoding. Source of the format: PostgreSQL 18, COPY, "Text Format"; arrays: 8.15.6.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, LiteralString
 
 from ledger.store.database import Connection, faults
@@ -29,14 +29,16 @@ def send(conn: Connection, statement: LiteralString, lines: Sequence[str]) -> No
         copy.write("".join(lines))
 
 
-def receive(conn: Connection, statement: LiteralString, parameters: Iterable[object]) -> Iterable[bytes]:
-    """The rows of a `COPY (...) TO STDOUT`, one line each, line feed included; flat in memory."""
-    with conn.cursor() as cursor, cursor.copy(statement, tuple(parameters)) as copy:
-        rest = b""
-        for block in copy:
-            lines = (rest + bytes(block)).splitlines(keepends=True)
-            rest = b"" if lines[-1].endswith(b"\n") else lines.pop()
-            yield from lines
+def receive(
+    conn: Connection, statement: LiteralString, first_entry: int, last_entry: int
+) -> dict[int, list[bytes]]:
+    """By entry, the lines of a `COPY (...) TO STDOUT` over a range of entries, whose first column that is."""
+    found: dict[int, list[bytes]] = {}
+    with faults(), conn.cursor() as cursor, cursor.copy(statement, (first_entry, last_entry)) as copy:
+        for row in copy:  # libpq hands out one row at a time (PQgetCopyData)
+            stored = bytes(row)
+            found.setdefault(int(stored[: stored.index(b"\t")]), []).append(stored)
+    return found
 
 
 def _text(value: str) -> str:

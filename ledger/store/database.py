@@ -79,7 +79,8 @@ def connect(dsn: str, *, purpose: str, budgets: Budgets = Budgets()) -> Connecti
 SET_BUDGETS = """
 SELECT set_config('lock_timeout', %s, false), set_config('statement_timeout', %s, false),
        set_config('idle_in_transaction_session_timeout', %s, false),
-       set_config('transaction_timeout', %s, false), set_config('TimeZone', 'UTC', false)
+       set_config('transaction_timeout', %s, false), set_config('TimeZone', 'UTC', false),
+       set_config('bytea_output', 'hex', false)
 """
 
 
@@ -182,20 +183,3 @@ def _sentence(error: psycopg.Error) -> str:
     # The primary message only: DETAIL can quote a row, and rows are nobody's business in a log.
     text = error.diag.message_primary or str(error)
     return " ".join(text.split())
-
-
-DURABILITY = """
-SELECT current_setting('synchronous_commit'), current_setting('fsync'), current_setting('full_page_writes')
-"""
-
-
-def require_durable(conn: Connection) -> None:
-    """Raise UnsafeSettings if the server may forget what it acknowledged."""
-    row = conn.execute(DURABILITY).fetchone()
-    assert row is not None
-    for name, value in zip(("synchronous_commit", "fsync", "full_page_writes"), row, strict=True):
-        if value == "off":
-            raise UnsafeSettings(
-                f"{name} is off: an acknowledged commit could vanish in a crash",
-                remedy=f"SET {name} = on for the server, the database and the role, then start again",
-            )

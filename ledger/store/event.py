@@ -13,6 +13,10 @@ from ledger.store.database import Connection
 COPY = """
 COPY ledger.event (entry, ordinal, stream, version, type, payload, delta, user_id, source, id) FROM STDIN
 """
+LINES = """
+COPY (SELECT entry, ordinal, stream, version, type, payload, delta, user_id, source, id
+      FROM ledger.event WHERE entry BETWEEN %s AND %s ORDER BY entry, ordinal) TO STDOUT
+"""
 # The register says at which version of its stream a command's event stands; the stream's name is asked
 # for with the goods that the canceller names, so a purchase of other goods isn't found.
 PURCHASES = """
@@ -23,6 +27,8 @@ JOIN ledger.event e ON e.stream = w.stream AND e.version = p.version AND e.id = 
 LEFT JOIN ledger.cancellation c ON c.id = w.id AND c.source = w.source
 WHERE e.type = 'GoodsPurchased'
 """
+# The journal names the entry, whose rows a block range index finds.
+PLACE = "SELECT stream, version FROM ledger.events WHERE position = %s AND source = %s AND id = %s"
 
 
 def line(entry: int, ordinal: int, place: Place, key: MessageKey, event: AnyEvent) -> str:
@@ -46,3 +52,9 @@ def find_purchases(conn: Connection, wanted: Sequence[tuple[MessageKey, str]]) -
     )
     rows = conn.execute(PURCHASES, (sources, ids, goods_ids, [stream(goods_id) for goods_id in goods_ids]))
     return {MessageKey(source, id_): Purchase(*purchase) for source, id_, *purchase in rows}
+
+
+def place(conn: Connection, position: int, key: MessageKey) -> Place | None:
+    """Where the event of the command stands that was applied at this position."""
+    row = conn.execute(PLACE, (position, *key)).fetchone()
+    return Place(*row) if row else None

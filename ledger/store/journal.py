@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import psycopg
+from psycopg.rows import class_row
 
-from ledger.domain.delivery import Batch
+from ledger.domain.delivery import Batch, Lane
 from ledger.domain.outcome import Outcome
 from ledger.store.copy import line
 from ledger.store.database import Connection, confirm_commit, faults
@@ -32,6 +33,30 @@ class Tip(NamedTuple):
     hash: bytes
 
 
+class Row(NamedTuple):
+    """An entry as it is stored."""
+
+    position: int
+    entry: int
+    topic: str
+    partition: int
+    first_offset: int
+    next_offset: int
+    applied: int
+    rejected: int
+    duplicate: int
+    conflict: int
+    dead: int
+    skipped: int
+    digest: bytes
+    hash: bytes
+
+    @property
+    def counts(self) -> dict[Outcome, int]:
+        """Deliveries by outcome."""
+        return dict(zip(Outcome, self[6:11], strict=True))
+
+
 @dataclass(frozen=True)
 class Entry:
     """A batch as the journal records it. `counts` and the gaps account for every offset of its range."""
@@ -45,12 +70,30 @@ class Entry:
     stock_generation: int
 
 
+GENESIS = hashlib.sha256(b"stockledger").digest()
+"""The hash before the first entry."""
 CATALOGUE_MOVED = "SL001"
 READ_HEAD = "SELECT catalogue, stock_generation FROM ledger.head"
 LOCK_HEAD = "SELECT ledger.lock_head()"
 TIP = "SELECT position, hash FROM ledger.head"
 SEAL = "SELECT ledger.seal(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 SEAL_AND_COMMIT = "SAVEPOINT before_seal; " + SEAL + "; COMMIT"
+ROWS = """
+SELECT position, entry, topic, partition, first_offset, next_offset,
+       applied, rejected, duplicate, conflict, dead, skipped, digest, hash
+FROM ledger.journal WHERE position BETWEEN %s AND %s ORDER BY position
+"""
+LANE_ROWS = """
+SELECT position, entry, topic, partition, first_offset, next_offset,
+       applied, rejected, duplicate, conflict, dead, skipped, digest, hash
+FROM ledger.journal
+WHERE topic = %s AND partition = %s AND first_offset >= %s AND first_offset < %s AND position <= %s
+ORDER BY first_offset
+"""
+LANE_ENDS = """
+SELECT topic, partition, max(next_offset) FROM ledger.journal WHERE position <= %s
+GROUP BY topic, partition ORDER BY topic, partition
+"""
 TOTALS = """
 SELECT coalesce(sum(applied), 0), coalesce(sum(rejected), 0), coalesce(sum(duplicate), 0),
        coalesce(sum(conflict), 0), coalesce(sum(dead), 0), coalesce(sum(skipped), 0)
@@ -84,6 +127,24 @@ def totals(conn: Connection) -> dict[str, int]:
     row = conn.execute(TOTALS).fetchone()
     assert row is not None
     return dict(zip([*map(str, Outcome), "skipped"], map(int, row), strict=True))
+
+
+def rows(conn: Connection, first: int, last: int) -> list[Row]:
+    """The entries of a range of positions, in journal order."""
+    with conn.cursor(row_factory=class_row(Row)) as cursor:
+        return cursor.execute(ROWS, (first, last)).fetchall()
+
+
+def lane_rows(conn: Connection, lane: Lane, first: int, end: int, last: int) -> list[Row]:
+    """The lane's entries that begin at an offset from `first` to before `end`, up to the position `last`."""
+    with conn.cursor(row_factory=class_row(Row)) as cursor:
+        return cursor.execute(LANE_ROWS, (*lane, first, end, last)).fetchall()
+
+
+def lane_ends(conn: Connection, last: int) -> list[tuple[Lane, int]]:
+    """Each lane's next offset as of the position `last`."""
+    rows = conn.execute(LANE_ENDS, (last,))
+    return [(Lane(topic, partition), next_offset) for topic, partition, next_offset in rows]
 
 
 def seal(conn: Connection, entry: Entry, seen_catalogue: int | None) -> int:
@@ -136,11 +197,20 @@ def digest(batch: Batch, counts: Mapping[Outcome, int], tables: Iterable[list[st
     conflicts and gaps (by offset). Each begins with its number of rows, so no row can pass for another's.
     """
     numbers = [counts.get(outcome, 0) for outcome in Outcome]
-    head = line(*batch.lane, batch.first_offset, batch.next_offset, *numbers, skipped(batch))
-    sha = hashlib.sha256(head.encode())
-    for lines in tables:
-        sha.update(f"{len(lines)}\n".encode())
-        sha.update("".join(lines).encode())
+    account = line(*batch.lane, batch.first_offset, batch.next_offset, *numbers, skipped(batch))
+    return _digest(account, ((len(lines), "".join(lines).encode()) for lines in tables))
+
+
+def stored_digest(row: Row, tables: Iterable[list[bytes]]) -> bytes:
+    """The digest of an entry from what is stored: equal to that of `digest`, unless it was tampered with."""
+    return _digest(line(*row[2:12]), ((len(lines), b"".join(lines)) for lines in tables))
+
+
+def _digest(account: str, tables: Iterable[tuple[int, bytes]]) -> bytes:
+    sha = hashlib.sha256(account.encode())
+    for number, text in tables:
+        sha.update(f"{number}\n".encode())
+        sha.update(text)
     return sha.digest()
 
 

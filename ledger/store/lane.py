@@ -11,7 +11,7 @@ from psycopg.rows import class_row
 
 from ledger.domain.delivery import Batch, Lane
 from ledger.errors import Contended, Defect, Fenced
-from ledger.store.database import Connection
+from ledger.store.database import Connection, faults
 
 
 class Claim(NamedTuple):
@@ -88,7 +88,8 @@ def claim(conn: Connection, lane: Lane, owner: Owner) -> Claim:
 
     Raises Contended after the session's lock timeout (see `terminate_owner`).
     """
-    row = conn.execute(CLAIM, (owner.host, owner.pid, lane.topic, lane.partition)).fetchone()
+    with faults():
+        row = conn.execute(CLAIM, (owner.host, owner.pid, lane.topic, lane.partition)).fetchone()
     if row is None:
         raise Defect(f"the lane {lane} doesn't exist")
     return Claim(*row)
@@ -122,4 +123,5 @@ def advance(conn: Connection, batch: Batch, epoch: int) -> int:
 
 def terminate_owner(conn: Connection, lane: Lane) -> bool:
     """End the database session of the lane's recorded owner, which holds its lock. True if there was one."""
-    return conn.execute(TERMINATE_OWNER, lane).fetchone() is not None
+    with faults():
+        return conn.execute(TERMINATE_OWNER, lane).fetchone() is not None

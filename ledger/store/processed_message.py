@@ -1,11 +1,12 @@
 """The register of processed messages: one row per message key, permanent, with the first outcome."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from ledger.domain.commands import MessageKey
 from ledger.domain.delivery import Lane
-from ledger.domain.outcome import Outcome
+from ledger.domain.outcome import Outcome, Reason
 from ledger.store import copy
 from ledger.store.database import Connection
 
@@ -25,7 +26,23 @@ class Processed(NamedTuple):
         return Outcome.APPLIED if self.reason is None else Outcome.REJECTED
 
 
+class Recorded(NamedTuple):
+    """The outcome of a command, and the delivery that it belongs to."""
+
+    key: MessageKey
+    outcome: Outcome
+    reason: Reason | None
+    lane: Lane
+    offset: int
+    position: int
+    recorded_at: datetime
+
+
 COPY = 'COPY ledger.processed_message (entry, "offset", version, reason, fingerprint, source, id) FROM STDIN'
+LINES = """
+COPY (SELECT entry, "offset", version, reason, fingerprint, source, id
+      FROM ledger.processed_message WHERE entry BETWEEN %s AND %s ORDER BY entry, "offset") TO STDOUT
+"""
 # One key column and one array: an index probe per id. The source is compared afterwards, in `find`.
 PROBE = """
 SELECT source, id, fingerprint, reason, version, entry, "offset"
@@ -34,7 +51,10 @@ FROM ledger.processed_message WHERE id = ANY(%s)
 ORIGINS = "SELECT entry, topic, partition FROM ledger.journal WHERE entry = ANY(%s)"
 OUTCOMES = """
 SELECT source, id, outcome, reason, topic, partition, "offset", position, recorded_at
-FROM ledger.outcomes WHERE id = %s AND (%s::text IS NULL OR source = %s)
+FROM ledger.outcomes WHERE id = %(id)s AND (%(source)s::text IS NULL OR source = %(source)s) ORDER BY source
+"""
+REJECTED = """
+SELECT reason, count(*) FROM ledger.processed_message WHERE reason IS NOT NULL GROUP BY reason ORDER BY reason
 """
 
 
@@ -55,6 +75,23 @@ def find(conn: Connection, keys: Iterable[MessageKey]) -> dict[MessageKey, Proce
     """Those of the keys that are known. A superset may come back where sources share an id."""
     rows = conn.execute(PROBE, (list({key.id for key in keys}),), binary=True)
     return {MessageKey(source, id_): Processed(*rest) for source, id_, *rest in rows}
+
+
+def outcomes(conn: Connection, id: str, source: str | None = None) -> list[Recorded]:
+    """The outcomes of the commands with this id, of one source or of all."""
+    return [_recorded(*row) for row in conn.execute(OUTCOMES, {"id": id, "source": source})]
+
+
+def rejected(conn: Connection) -> dict[Reason, int]:
+    """Rejections by reason. Reads the whole register."""
+    return {Reason(reason): number for reason, number in conn.execute(REJECTED)}
+
+
+def _recorded(
+    source: str, id: str, outcome: str, reason: str | None, topic: str, partition: int, *rest: Any
+) -> Recorded:
+    why = Reason(reason) if reason else None
+    return Recorded(MessageKey(source, id), Outcome(outcome), why, Lane(topic, partition), *rest)
 
 
 def origins(conn: Connection, entries: Iterable[int]) -> dict[int, Lane]:

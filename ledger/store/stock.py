@@ -1,6 +1,7 @@
 """The stock rows that `decide` needs: locked before they are read, held to the commit, written set-wise."""
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from ledger.domain.goods import Goods
 from ledger.errors import Defect
@@ -21,6 +22,21 @@ INSERT INTO ledger.stock (generation, goods_id, version, on_hand)
 SELECT %s, n.goods_id, n.version, n.on_hand
 FROM unnest(%s::text[], %s::bigint[], %s::bigint[]) AS n (goods_id, version, on_hand) ORDER BY n.goods_id
 """
+LEVEL = "SELECT goods_id, on_hand, version FROM ledger.stock_levels WHERE goods_id = %s"
+
+
+class StockLevel(NamedTuple):
+    """How many pieces of the goods there are, after `version` events of its stream."""
+
+    goods_id: str
+    on_hand: int
+    version: int
+
+
+def level(conn: Connection, goods_id: str) -> StockLevel | None:
+    """The goods' live stock as of the last commit; None if they were never listed."""
+    row = conn.execute(LEVEL, (goods_id,)).fetchone()
+    return StockLevel(*row) if row else None
 
 
 def lock(conn: Connection, generation: int, goods_ids: Iterable[str]) -> None:

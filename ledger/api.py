@@ -1,0 +1,163 @@
+"""The ledger for Python programs: what became of a command, how much is in stock, and how things stand.
+
+Everything here reads committed state, but for a dead letter's status. One `Ledger` is one connection:
+give each thread its own.
+"""
+
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from types import TracebackType
+from typing import Self
+
+from ledger.domain.commands import MessageKey
+from ledger.domain.delivery import Lane
+from ledger.domain.outcome import Outcome, Reason
+from ledger.store import conflict, database, dead_letter, event, gap, journal, lane, processed_message, stock
+from ledger.store.conflict import Conflict
+from ledger.store.dead_letter import DeadLetter, Status
+from ledger.store.gap import RecordedGap
+from ledger.store.lane import LaneRow
+from ledger.store.stock import StockLevel
+
+WAIT_FIRST_S = 0.005
+WAIT_LONGEST_S = 0.1
+
+
+@dataclass(frozen=True)
+class RecordedOutcome:
+    """What became of a command: `applied` or `rejected`, for good; and the delivery that decided it.
+
+    `stream` and `version` say where its event stands, if it was applied. `conflicts` are later deliveries
+    of the same key with another payload.
+    """
+
+    source: str
+    id: str
+    outcome: Outcome
+    reason: Reason | None
+    lane: Lane
+    offset: int
+    position: int
+    recorded_at: datetime
+    stream: str | None
+    version: int | None
+    conflicts: tuple[Conflict, ...]
+
+
+@dataclass(frozen=True)
+class LedgerStatus:
+    """How things stand: the journal's last position, the lanes, and how many of what there are.
+
+    `deliveries` has one number for each outcome, and `skipped` for the offsets in gaps.
+    """
+
+    position: int
+    lanes: list[LaneRow]
+    deliveries: dict[str, int]
+    rejected: dict[Reason, int]
+    dead_letters: dict[Status, int]
+
+
+class Ledger:
+    """A connection to the ledger in the database that `dsn` names; `""` leaves all to libpq's `PG*`.
+
+    Its methods raise Unavailable when the database can't be reached, SchemaMismatch when it holds no ledger.
+    """
+
+    def __init__(self, dsn: str = "") -> None:
+        self._conn = database.connect(dsn, purpose="api")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection."""
+        self._conn.close()
+
+    def outcome(self, id: str, source: str | None = None) -> list[RecordedOutcome]:
+        """The outcomes of the commands with this id: one a source that used it, or that of `source` alone.
+
+        Empty while no such command was applied or rejected.
+        """
+        with database.faults():
+            return [self._recorded(found) for found in processed_message.outcomes(self._conn, id, source)]
+
+    def wait(self, key: MessageKey, timeout_s: float) -> RecordedOutcome:
+        """The command's outcome, as soon as there is one. Raises TimeoutError after `timeout_s` seconds.
+
+        A command whose record turns out to be dead, or that was never published, has no outcome.
+        """
+        deadline = time.monotonic() + timeout_s
+        pause_s = WAIT_FIRST_S
+        while not (found := self.outcome(key.id, key.source)):
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError(f"no outcome of {key.source} {key.id} after {timeout_s} s")
+            time.sleep(min(pause_s, left_s))
+            pause_s = min(2 * pause_s, WAIT_LONGEST_S)
+        return found[0]
+
+    def stock(self, goods_id: str) -> StockLevel | None:
+        """The goods' stock; None if they were never listed."""
+        with database.faults():
+            return stock.level(self._conn, goods_id)
+
+    def status(self) -> LedgerStatus:
+        """How things stand. The numbers are read one after the other, each as of its own moment."""
+        with database.faults():
+            return LedgerStatus(
+                position=journal.tip(self._conn).position,
+                lanes=lane.read_all(self._conn),
+                deliveries=journal.totals(self._conn),
+                rejected=processed_message.rejected(self._conn),
+                dead_letters=dead_letter.totals(self._conn),
+            )
+
+    def dead_letters(self, *, status: Status | None = None, code: str | None = None) -> list[DeadLetter]:
+        """The dead letters with that status and code, lane by lane in offset order."""
+        with database.faults():
+            return dead_letter.listed(self._conn, status=status, code=code)
+
+    def dead_letter(self, lane: Lane, offset: int) -> DeadLetter | None:
+        """The dead letter at this offset, if the record there is one."""
+        with database.faults():
+            return dead_letter.find(self._conn, lane, offset)
+
+    def mark(self, letter: DeadLetter, status: Status) -> bool:
+        """Note that the dead letter was redriven or discarded.
+
+        False if its status isn't that of `letter` any more: somebody else was first.
+        """
+        with database.faults():
+            return dead_letter.set_status(
+                self._conn, letter.lane, letter.offset, was=letter.status, now=status
+            )
+
+    def gaps(self) -> list[RecordedGap]:
+        """All gaps, lane by lane in offset order."""
+        with database.faults():
+            return gap.listed(self._conn)
+
+    def _recorded(self, found: processed_message.Recorded) -> RecordedOutcome:
+        place = None
+        if found.outcome is Outcome.APPLIED:
+            place = event.place(self._conn, found.position, found.key)
+        return RecordedOutcome(
+            source=found.key.source,
+            id=found.key.id,
+            outcome=found.outcome,
+            reason=found.reason,
+            lane=found.lane,
+            offset=found.offset,
+            position=found.position,
+            recorded_at=found.recorded_at,
+            stream=place.stream if place else None,
+            version=place.version if place else None,
+            conflicts=tuple(conflict.of_key(self._conn, found.key)),
+        )

@@ -1,0 +1,189 @@
+"""Statements and their plans: the schema understands each one, and the hot ones don't care how much there is.
+
+What counts is buffers read, not the name of a scan: at 1,000 rows a sequential scan is right.
+"""
+
+import importlib
+import pkgutil
+import re
+
+import psycopg
+import pytest
+
+from ledger import store
+from ledger.domain.delivery import Lane
+from ledger.store import (
+    account,
+    check,
+    conflict,
+    database,
+    dead_letter,
+    event,
+    journal,
+    lane,
+    processed_message,
+    stock,
+)
+
+SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|MERGE|WITH|COPY|CREATE|SAVEPOINT)\b")
+COPY_OUT = re.compile(r"^\s*COPY \((.*)\) TO STDOUT\s*$", re.DOTALL)
+SEVERAL = {"journal.SEAL_AND_COMMIT", "migrate.BOOTSTRAP"}
+"""Constants that hold more than one statement, which PREPARE doesn't take."""
+
+
+def constants() -> dict[str, str]:
+    """Every statement of the storage, by the name of its constant."""
+    return {
+        f"{module.name}.{name}": value
+        for module in pkgutil.iter_modules(store.__path__)
+        for name, value in vars(importlib.import_module(f"ledger.store.{module.name}")).items()
+        if name.isupper() and isinstance(value, str) and SQL.match(value)
+    }
+
+
+def named(statement: str) -> list[str]:
+    """The statement's named placeholders, in order."""
+    return list(dict.fromkeys(re.findall(r"%\((\w+)\)s", statement)))
+
+
+def prepared(statement: str) -> str:
+    """The statement as PREPARE takes it: with Postgres' own placeholders, and of a COPY its query."""
+    for number, name in enumerate(named(statement), 1):
+        statement = statement.replace(f"%({name})s", f"${number}")
+    first, *rest = COPY_OUT.sub(r"\1", statement).split("%s")
+    return first + "".join(f"${number}{part}" for number, part in enumerate(rest, 1))
+
+
+@pytest.fixture
+def conn(ledger_dsn):
+    with database.connect(ledger_dsn, purpose="test") as conn:
+        yield conn
+
+
+def test_every_statement_fits_the_schema(conn):
+    """Of each statement constant of the storage, the tables, columns, functions and types exist."""
+    found = constants()
+    assert len(found) > 60
+    for name, statement in found.items():
+        if name in SEVERAL:
+            with conn.transaction(force_rollback=True):
+                if name != "journal.SEAL_AND_COMMIT":
+                    conn.execute(statement)
+        elif statement.strip().endswith("FROM STDIN"):
+            with conn.cursor() as cursor, cursor.copy(statement):
+                pass  # no rows: the columns are what is looked at
+        else:
+            conn.execute(f'PREPARE "{name}" AS {prepared(statement)}')
+
+
+# A ledger of any size, written with a broad brush: 100 purchases an entry, 500 streams.
+GROW = (
+    """INSERT INTO ledger.journal
+       SELECT p, p, 't', 0, 1, (p - 1) * 100, p * 100, 100, 0, 0, 0, 0, 0, now(), '', ''
+       FROM generate_series(%(first)s / 100 + 1, %(last)s / 100) p""",
+    """INSERT INTO ledger.event
+       SELECT (n - 1) / 100 + 1, (n - 1) %% 100, 'goods-g' || n %% 500, n / 500 + 1, 'GoodsPurchased',
+              json_build_object('user_id', 'u' || n, 'goods_id', 'g' || n %% 500, 'quantity', 1),
+              -1, 'u' || n, 'shop', 'id-' || to_char(n, 'FM00000000')
+       FROM generate_series(%(first)s + 1, %(last)s) n""",
+    """INSERT INTO ledger.processed_message
+       SELECT (n - 1) / 100 + 1, n - 1, n / 500 + 1, NULL, sha256(n::text::bytea), 'shop',
+              'id-' || to_char(n, 'FM00000000')
+       FROM generate_series(%(first)s + 1, %(last)s) n""",
+    """INSERT INTO ledger.stock (generation, goods_id, on_hand, version)
+       SELECT 1, 'g' || n, n, 1 FROM generate_series(%(first)s + 1, %(last)s) n""",
+    """INSERT INTO ledger.account
+       SELECT 'u' || n, 1, false FROM generate_series(%(first)s + 1, %(last)s) n""",
+    """INSERT INTO ledger.cancellation
+       SELECT (n - 1) / 100 + 1, 'shop', 'id-' || to_char(n, 'FM00000000')
+       FROM generate_series(%(first)s + 1, %(last)s, 10) n""",
+    """INSERT INTO ledger.dead_letter
+       SELECT (n - 1) / 100 + 1, 't', 1, n, 'json', 'no JSON', NULL, '', NULL, NULL
+       FROM generate_series(%(first)s + 1, %(last)s, 10) n""",
+    """INSERT INTO ledger.conflict
+       SELECT (n - 1) / 100 + 1, 'shop', 'id-' || to_char(n, 'FM00000000'), '', 't', 0, n, 'x', 't', 2, n, ''
+       FROM generate_series(%(first)s + 1, %(last)s, 10) n""",
+)
+SIZES = (1_000, 10_000, 100_000)
+
+
+def grow(conn, first: int, last: int) -> None:
+    lane.begin(conn, Lane("t", 0), "topic-id")
+    for statement in GROW:
+        conn.execute(statement, {"first": first, "last": last})
+
+
+def buffers(conn, statement: str, parameters) -> int:
+    """The buffers that the statement reads, of its custom and of its generic plan the more costly one."""
+    values = [parameters[name] for name in named(statement)] or list(parameters)
+    marks = ", ".join(["%s"] * len(values))
+    worst = 0
+    conn.execute(f"PREPARE hot AS {prepared(statement)}")
+    for mode in ("force_custom_plan", "force_generic_plan"):
+        conn.execute("SELECT set_config('plan_cache_mode', %s, false)", [mode])
+        with conn.transaction(force_rollback=True), psycopg.ClientCursor(conn) as cursor:
+            cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE hot ({marks})", values)
+            [[[explained]]] = cursor.fetchall()
+        plan = explained["Plan"]
+        worst = max(worst, plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+    conn.execute("DEALLOCATE hot")
+    return worst
+
+
+def hot(size: int) -> dict[str, tuple[str, object, int]]:
+    """What a batch of 100 commands and look-ups run: statement, parameters, and the buffers allowed.
+
+    A key costs up to 4 buffers: three levels of a B-tree and the row, which is written or locked for 3 more.
+    Entries cost up to three ranges of 32 blocks in each table, and the look into the ranges' index.
+    """
+    some = range(1, size, size // 100)
+    ids = [f"id-{n:08d}" for n in some]
+    goods, users = [f"g{n}" for n in some], [f"u{n}" for n in some]
+    columns = ["shop"] * 100, ids, [f"g{n % 500}" for n in some], [f"goods-g{n % 500}" for n in some]
+    middle = size // 200
+    page = check.Page(middle, middle + 1, middle, middle + 1)._asdict()
+    fresh = [f"id-{n:08d}-new" for n in some]
+    return {
+        "register: known keys": (processed_message.PROBE, [ids], 400),
+        "register: fresh keys": (processed_message.PROBE, [fresh], 400),
+        "stock: lock": (stock.LOCK, [1, goods], 700),
+        "stock: read": (stock.READ, [1, goods], 400),
+        "stock: update": (stock.UPDATE, [goods, [2] * 100, [5] * 100, 1], 900),
+        "account: read": (account.READ, [users], 400),
+        "event: purchases": (event.PURCHASES, columns, 1200),
+        "lane: advance": (lane.ADVANCE, [1, "t", 0, 0, 0], 40),
+        "outcome by id": (processed_message.OUTCOMES, {"id": ids[50], "source": None}, 10),
+        "event by position": (event.PLACE, [middle, "shop", f"id-{middle * 100:08d}"], 120),
+        "conflicts of a range": (conflict.IN_RANGE, ["t", 2, size // 2, size // 2 + 100], 10),
+        "dead letters of a range": (dead_letter.IN_RANGE, ["t", 1, size // 2, size // 2 + 100], 10),
+        "entries of a lane": (journal.LANE_ROWS, ["t", 0, size // 2, size // 2 + 1000, size], 10),
+        "register lines of entries": (processed_message.LINES, [middle, middle + 1], 120),
+        "event lines of entries": (event.LINES, [middle, middle + 1], 120),
+        "outcomes of a page": (check.OUTCOMES, page, 240),
+        "events of a page": (check.EVENTS, page, 120),
+    }
+
+
+def test_hot_statements_do_not_care_how_much_there_is(conn):
+    """From 1,000 to 100,000 rows the buffers that a batch and a look-up read stay under the same bound."""
+    seen: dict[str, list[int]] = {}
+    last = 0
+    for size in SIZES:
+        grow(conn, last, size)
+        conn.execute("VACUUM (ANALYZE)")
+        last = size
+        for name, (statement, parameters, _) in hot(size).items():
+            seen.setdefault(name, []).append(buffers(conn, statement, parameters))
+    allowed = {name: bound for name, (_, _, bound) in hot(last).items()}
+    print(*(f"{name:30} {costs}  of {allowed[name]}" for name, costs in seen.items()), sep="\n")
+    assert {name: costs for name, costs in seen.items() if max(costs) > allowed[name]} == {}
+
+
+def test_pages_are_local_in_a_table_that_was_just_filled(conn):
+    """A page of verify reads its rows and not the table, although autovacuum hasn't indexed them yet."""
+    grow(conn, 0, 20_000)
+    page = check.Page(50, 51, 50, 51)._asdict()
+    [(blocks,)] = conn.execute("SELECT pg_relation_size('ledger.event') / 8192")
+    assert buffers(conn, check.EVENTS, page) >= blocks
+    check.settle(conn)
+    assert buffers(conn, check.EVENTS, page) <= hot(20_000)["events of a page"][-1]

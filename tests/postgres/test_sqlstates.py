@@ -1,0 +1,83 @@
+"""What each SQLSTATE means (design 5), one real error of the server for each: retry, park or stop."""
+
+import psycopg
+import pytest
+
+from ledger.errors import (
+    Contended,
+    Defect,
+    LedgerError,
+    Park,
+    SchemaMismatch,
+    Stop,
+    Unavailable,
+    UnsafeSettings,
+)
+from ledger.store import database
+
+FAIL = """
+CREATE FUNCTION public.fail(code text, name text) RETURNS void LANGUAGE plpgsql
+AS $$ BEGIN RAISE EXCEPTION 'as ordered' USING ERRCODE = code, CONSTRAINT = name; END $$
+"""
+MEANINGS: dict[type[LedgerError], str] = {
+    Contended: "23505 40001 40P01 55P03 57014 SL001 SL002",
+    Unavailable: "08000 08001 08003 08004 08006 08P01 53000 53100 53200 53300 57P01 57P02 57P03 57P04 58030 "
+    "25006 25P03 25P04",
+    Park: "22000 22001 22003 22021 22P02 22P05 54000 54001 54011",
+    UnsafeSettings: "SL003",
+    SchemaMismatch: "3F000 42P01 42703 42883",
+    Stop: "42501",
+    Defect: "0A000 21000 23502 23503 23514 23P01 25001 25P02 26000 28000 2D000 34000 38000 40002 40003 42601 "
+    "42804 55000 55006 P0001 P0002 SL010 XX000 XX001 XX002",
+}
+
+
+@pytest.fixture
+def conn(ledger_dsn):
+    with database.connect(ledger_dsn, purpose="test") as conn:
+        conn.execute(FAIL)
+        yield conn
+
+
+def test_the_code_alone_says_what_a_database_error_means(conn):
+    """Nothing is read out of an error's text; facts are attributes, and a Stop names the next step."""
+    for meaning, codes in MEANINGS.items():
+        for code in codes.split():
+            with pytest.raises(LedgerError) as raised, database.faults():
+                conn.execute("SELECT public.fail(%s, 'event_pkey')", (code,))
+            assert type(raised.value) is meaning, code
+            assert isinstance(raised.value.__cause__, psycopg.Error)
+            if isinstance(raised.value, Contended):
+                assert (raised.value.sqlstate, raised.value.constraint) == (code, "event_pkey")
+            if isinstance(raised.value, Park):
+                assert raised.value.reason == f"sqlstate_{code}"
+            if isinstance(raised.value, Stop):
+                assert raised.value.remedy
+
+
+def test_a_named_check_parks_the_record_and_every_other_check_stops(conn):
+    """`stock_bounds` is the one CHECK that a record may violate."""
+    for name, meaning in {"stock_bounds": Park, "journal_tiles": Defect, "": Defect}.items():
+        with pytest.raises(meaning), database.faults():
+            conn.execute("SELECT public.fail('23514', %s)", (name,))
+    for on_hand in (-1, 2**53 + 1):
+        with pytest.raises(Park), database.faults():
+            conn.execute("INSERT INTO ledger.stock VALUES (1, 'tea', %s, 1)", (on_hand,))
+
+
+def test_a_database_error_never_quotes_a_row(conn):
+    """DETAIL can hold what a record held; neither it nor the CONTEXT gets into the ledger's message."""
+    insert = "INSERT INTO ledger.stock VALUES (1, 'canary', -1, 1)"
+    with pytest.raises(LedgerError) as raised, database.faults():
+        conn.execute(insert)
+    assert "canary" in str(raised.value.__cause__.diag.message_detail)
+    assert "canary" not in raised.value.message
+
+
+def test_errors_without_a_code_are_the_drivers(conn):
+    """The driver refused what we asked for: stop. The connection was lost: retry."""
+    with pytest.raises(Defect), database.faults():
+        conn.execute("SELECT %s", (1, 2))
+    conn.close()
+    with pytest.raises(Unavailable), database.faults():
+        conn.execute("SELECT 1")
