@@ -1,0 +1,196 @@
+"""Asking: `status`, `outcome`, `stock`, `verify`. None of them changes anything."""
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stockledger.call import Answer, Call, flag, verb
+from stockledger.exits import Mismatch, NotFound, UsageError
+from stockledger.output import Advance, count
+
+if TYPE_CHECKING:
+    from ledger.api import RecordedOutcome
+    from ledger.store.conflict import Conflict
+    from ledger.store.database import Connection
+    from ledger.verify import Check, Deliveries
+    from stockledger.status import Status
+
+WATCH_INTERVAL_S = 2.0
+
+
+@verb()
+def status(
+    call: Call,
+    watch: Annotated[bool, flag("--watch", "Show it again every two seconds, until Ctrl-C.")] = False,
+) -> Answer:
+    """How far the ledger is, lane by lane, and what waits.
+
+    `-` is what isn't known: the ledger has not met the lane, or no broker answers.
+    """
+    from stockledger.status import read
+    from stockledger.wiring import ledger
+
+    if watch and call.out.json:
+        raise UsageError("--watch and --json don't go together", remedy="run `status --json` again and again")
+    settings = call.settings()
+    with ledger(settings) as book:
+        if watch:
+            return _watch(call, lambda: read(book, settings))
+        found = read(book, settings)
+    _show(call, found)
+    return Answer(found.as_json(), next=_follow_up(found), error=found.fault)
+
+
+def _watch(call: Call, look: "Callable[[], Status]") -> Answer:
+    with call.out.screen() as clear:
+        try:
+            while True:
+                found = look()
+                clear()
+                _show(call, found)
+                if found.fault:
+                    call.out.error(found.fault)
+                time.sleep(WATCH_INTERVAL_S)
+        except KeyboardInterrupt:  # the way to end it, so no failure
+            return Answer()
+
+
+def _show(call: Call, found: "Status") -> None:
+    call.out.say(
+        f"position {count(found.ledger.position)}", f"lag {'-' if found.lag is None else count(found.lag)}"
+    )
+    call.out.say(*(f"{word} {count(number)}" for word, number in found.ledger.deliveries.items()))
+    if found.ledger.rejected:
+        call.out.say("rejected:", *(f"{word} {count(n)}" for word, n in found.ledger.rejected.items()))
+    if any(found.ledger.dead_letters.values()):
+        call.out.say(
+            "dead letters:", *(f"{word} {count(n)}" for word, n in found.ledger.dead_letters.items())
+        )
+    if found.lanes:
+        rows = [
+            (lane.lane, lane.next_offset, lane.log_end_offset, lane.lag, lane.owner) for lane in found.lanes
+        ]
+        call.out.table(("LANE", "STORED", "END", "LAG", "LAST OWNER"), rows)
+
+
+def _follow_up(found: "Status") -> str:
+    if found.ledger.dead_letters.get("parked"):  # type: ignore[call-overload]
+        return "stockledger dlq list"
+    return "stockledger run" if found.lag else ""
+
+
+@verb()
+def outcome(
+    call: Call,
+    id_: Annotated[str, typer.Argument(metavar="ID", help="The command's id.")],
+    source: Annotated[str | None, typer.Option(help="Of this source alone.")] = None,
+) -> Answer:
+    """What became of a command: applied or rejected, for good."""
+    from stockledger.wiring import ledger
+
+    with ledger(call.settings()) as book:
+        found = book.outcome(id_, source)
+    if not found:
+        raise NotFound(
+            f"no command with the id {id_} was applied or rejected",
+            remedy="`stockledger status` tells whether all is applied, `stockledger dlq list` what can't be",
+        )
+    for each in found:
+        call.out.say(*_outcome_cells(each))
+        for conflict in each.conflicts:
+            call.out.say("conflict", f"the same id with another payload at {conflict.lane}@{conflict.offset}")
+    return Answer({"outcomes": [_outcome_json(each) for each in found]})
+
+
+def _outcome_cells(found: "RecordedOutcome") -> list[object]:
+    result = found.reason.value if found.reason else f"{found.stream} version {found.version}"
+    key, place = f"{found.source} {found.id}", f"{found.lane}@{found.offset}"
+    return [found.outcome.value, result, key, place, f"position {found.position}", found.recorded_at]
+
+
+def _outcome_json(found: "RecordedOutcome") -> dict[str, Any]:
+    return {
+        "source": found.source, "id": found.id, "outcome": found.outcome, "reason": found.reason,
+        "topic": found.lane.topic, "partition": found.lane.partition, "offset": found.offset,
+        "position": found.position, "recorded_at": found.recorded_at, "stream": found.stream,
+        "version": found.version, "conflicts": [_conflict_json(conflict) for conflict in found.conflicts],
+    }  # fmt: skip
+
+
+def _conflict_json(found: "Conflict") -> dict[str, Any]:
+    return {
+        "topic": found.lane.topic, "partition": found.lane.partition, "offset": found.offset,
+        "first_fingerprint": found.first_fingerprint.hex(),
+        "second_fingerprint": found.second_fingerprint.hex(),
+        "position": found.position, "recorded_at": found.recorded_at,
+    }  # fmt: skip
+
+
+@verb()
+def stock(call: Call, goods_id: Annotated[str, typer.Argument(help="The goods.")]) -> Answer:
+    """How many pieces of the goods there are."""
+    from stockledger.wiring import ledger
+
+    with ledger(call.settings()) as book:
+        level = book.stock(goods_id)
+    if level is None:
+        raise NotFound(f"the goods {goods_id} were never listed", remedy="publish a ListGoods for them")
+    call.out.say(level.goods_id, f"{count(level.on_hand)} on hand", f"version {level.version}")
+    return Answer(level._asdict())
+
+
+@verb()
+def verify(
+    call: Call,
+    topic: Annotated[bool, flag("--topic", "Compare with Kafka's records too, one by one.")] = False,
+) -> Answer:
+    """Prove that the ledger is what it promises, rule by rule.
+
+    Reads only, beside running workers.
+    """
+    from consumer.topic import deliveries
+    from ledger.verify import BUDGETS
+    from stockledger.wiring import ledger_database
+
+    settings = call.settings()
+    raw = partial(deliveries, settings.kafka_properties()) if topic else None
+    checks = []
+    with ledger_database(settings, "verify", BUDGETS) as conn:
+        for check in _checks(call, conn, raw):
+            checks.append(check)
+            _show_check(call, check)
+    bad = [check for check in checks if not check.ok]
+    data = {"checks": [vars(check) for check in checks]}
+    if not bad:
+        return Answer(data)
+    words = f"{len(bad)} of {len(checks)} checks failed: {', '.join(check.name for check in bad)}"
+    remedy = "stop the workers, keep the database as it is, and report the first difference"
+    return Answer(data, error=Mismatch(f"{words}; {bad[0].difference}", remedy=remedy))
+
+
+def _checks(call: Call, conn: "Connection", raw: "Deliveries | None") -> "Iterator[Check]":
+    """The checks, each with its own progress, so that none is shown while a result is printed."""
+    from ledger.verify import verify as check_all
+
+    advance: Advance
+
+    def on_progress(name: str, at: int, end: int) -> None:
+        advance(name, at, end)
+
+    checks = check_all(conn, deliveries=raw, on_progress=on_progress)
+    while True:
+        with call.out.progress() as advance:
+            check = next(checks, None)
+        if check is None:
+            return
+        yield check
+
+
+def _show_check(call: Call, check: "Check") -> None:
+    level = "ok" if check.ok else "fail"
+    call.out.say(f"{level:4}", f"{check.name:13}", f"{check.figure:>20}", f"{check.seconds:.1f} s")
+    if check.difference:
+        call.out.say("    ", check.difference)

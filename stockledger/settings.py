@@ -1,0 +1,248 @@
+"""The settings, each with the place it came from: command line, then environment, then default.
+
+Read once, here and nowhere else (failpoints aside). Nothing in this module connects. A secret leaves it only
+inside `conninfo` and `kafka_properties`; rows, errors and `repr` show `****`.
+"""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import AfterValidator, PrivateAttr, SecretStr, StringConstraints, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from ledger.domain.commands import KeyPart
+from ledger.errors import BadSettings
+from stockledger.properties import SECRET, closest, dotted, is_secret, known, refusal
+
+PREFIX = "STOCKLEDGER_"
+KAFKA_PREFIX = f"{PREFIX}KAFKA_"
+NOT_SETTINGS = (f"{PREFIX}FAILPOINTS", f"{PREFIX}TEST_")
+DEFAULT = "default"
+BOOTSTRAP = "bootstrap.servers"
+ELSEWHERE = {"group.id": f"--group or {PREFIX}GROUP"}
+"""Properties that another setting owns."""
+
+
+def _topic(name: str) -> str:
+    if not re.fullmatch("[a-zA-Z0-9._-]{1,249}", name) or name in (".", ".."):
+        raise ValueError("must be 1 to 249 of the characters a-z A-Z 0-9 . _ -")
+    return name
+
+
+Topic = Annotated[str, AfterValidator(_topic)]
+Group = Annotated[str, StringConstraints(min_length=1, max_length=249)]
+
+
+class Row(NamedTuple):
+    """A setting as people may see it."""
+
+    name: str
+    value: str
+    origin: str
+
+
+class Environment(EnvSettingsSource):
+    """`STOCKLEDGER_<NAME>`, and a whole family of variables for the one setting `kafka`."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        if field_name != "kafka":
+            return super().get_field_value(field, field_name)
+        prefix = KAFKA_PREFIX.lower()
+        found = {dotted(n.removeprefix(prefix)): v for n, v in self.env_vars.items() if n.startswith(prefix)}
+        return found or None, field_name, False
+
+    def prepare_field_value(
+        self, field_name: str, field: FieldInfo, value: Any, value_is_complex: bool
+    ) -> Any:
+        if field_name == "kafka":
+            return value
+        return super().prepare_field_value(field_name, field, value, value_is_complex)
+
+
+class Settings(BaseSettings):
+    """What every verb is given, as one value. Made by `load`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", hide_input_in_errors=True
+    )
+    dsn: SecretStr = SecretStr("")
+    topic: Topic = "purchase-commands"
+    group: Group = "stockledger"
+    source: KeyPart | None = None
+    kafka: Annotated[dict[str, str], NoDecode] = {}
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """First what `load` was given, then the environment; no files."""
+        return init_settings, Environment(settings_cls)
+
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        return [(row.name, row.value) for row in self.rows()]
+
+    def origin(self, name: str) -> str:
+        """Where a setting, or a Kafka property, came from."""
+        return self._origins.get(name, DEFAULT)
+
+    def conninfo(self) -> str:
+        """The DSN; empty leaves everything to libpq's `PG*`. Raises BadSettings, which doesn't quote it."""
+        dsn = self.dsn.get_secret_value()
+        _conninfo(dsn, self.origin("dsn"))
+        return dsn
+
+    def kafka_properties(self) -> dict[str, str]:
+        """The properties for any Kafka client, each judged by librdkafka.
+
+        Raises BadSettings naming the wrong one, where it came from and the closest known name.
+        """
+        for name, value in self.kafka.items():
+            _require_property(name, value, self.origin(name))
+        if not self.kafka.keys() & {BOOTSTRAP, "metadata.broker.list"}:
+            raise BadSettings(
+                "no broker is named",
+                remedy=f"set {KAFKA_PREFIX}BOOTSTRAP_SERVERS, or -X {BOOTSTRAP}=HOST:PORT",
+            )
+        return dict(self.kafka)
+
+    def rows(self) -> list[Row]:
+        """Every setting with its origin, fit to be shown: secrets are masked."""
+        named = [
+            Row(name, str(getattr(self, name) or "-"), self.origin(name))
+            for name in ("topic", "group", "source")
+        ]
+        properties = [
+            Row(name, self._shown(name), self.origin(name)) for name in sorted({BOOTSTRAP, *self.kafka})
+        ]
+        return [
+            Row("dsn", _masked(self.dsn.get_secret_value()), self.origin("dsn")),
+            *_libpq_rows(),
+            *named,
+            *properties,
+        ]
+
+    def _shown(self, name: str) -> str:
+        # What isn't known may be a misspelt password.
+        secret = is_secret(name) or (known() and name not in known())
+        return SECRET if secret else self.kafka.get(name, "-")
+
+
+def load(options: Mapping[str, str | None] | None = None, properties: Sequence[str] = ()) -> Settings:
+    """The settings of this process: `options` by field name (None: not given), `properties` as `name=value`.
+
+    Raises BadSettings naming the setting and its origin, never its value.
+    """
+    given: dict[str, Any] = {name: value for name, value in (options or {}).items() if value is not None}
+    overrides = dict(_split(text) for text in properties)
+    origins = _origins() | {name: f"--{name}" for name in given} | dict.fromkeys(overrides, "-X")
+    try:
+        settings = Settings(kafka=overrides, **given)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        name = str(first["loc"][0])
+        raise BadSettings(
+            f"{name} from {origins.get(name, DEFAULT)}: {first['msg'].removeprefix('Value error, ')}",
+            remedy="stockledger config",
+        ) from None
+    settings._origins.update(origins)
+    return settings
+
+
+def strangers() -> list[str]:
+    """Variables that look like settings and aren't, with what they may be meant to be."""
+    fields = {PREFIX + name.upper() for name in Settings.model_fields} - {KAFKA_PREFIX.rstrip("_")}
+    found = []
+    for name in os.environ:
+        if name.upper() in fields or not name.startswith(PREFIX):
+            continue
+        if not name.startswith((KAFKA_PREFIX, *NOT_SETTINGS)):
+            near = get_close_matches(name, fields, 1)
+            found.append(f"{name} is no setting" + (f"; closest: {near[0]}" if near else ""))
+    return found
+
+
+def _split(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator or not name.strip():
+        raise BadSettings("-X takes name=value", remedy="for example -X socket.timeout.ms=5000")
+    return name.strip(), value
+
+
+def _origins() -> dict[str, str]:
+    found = {}
+    for name, value in os.environ.items():
+        lower = name.lower()
+        if value and lower.startswith(KAFKA_PREFIX.lower()):
+            found[dotted(lower.removeprefix(KAFKA_PREFIX.lower()))] = name
+        elif value and lower.startswith(PREFIX.lower()):
+            found[lower.removeprefix(PREFIX.lower())] = name
+    return found
+
+
+def _require_property(name: str, value: str, origin: str) -> None:
+    if name in ELSEWHERE:
+        raise BadSettings(f"{name} from {origin} is set elsewhere", remedy=f"use {ELSEWHERE[name]}")
+    if known() and name not in known():
+        near = closest(name)
+        raise BadSettings(
+            f"unknown Kafka property {name} from {origin}" + (f"; closest: {near}" if near else ""),
+            remedy=f"did you mean {near}?" if near else "see librdkafka's CONFIGURATION.md",
+        )
+    if why := refusal(name, value):
+        raise BadSettings(f"Kafka property {name} from {origin}: {why}", remedy="stockledger config")
+
+
+def _conninfo(dsn: str, origin: str) -> list[tuple[str, str, bool]]:
+    """The DSN's parameters: keyword, value, and whether it is a secret."""
+    from psycopg import OperationalError, pq  # 120 ms
+
+    try:
+        options = pq.Conninfo.parse(dsn.encode())
+    except OperationalError:  # its text can quote a password
+        raise BadSettings(
+            f"dsn from {origin} is neither a URL nor keyword=value pairs of libpq",
+            remedy="write it as postgresql://USER@HOST:PORT/DATABASE, and percent-encode what is special",
+        ) from None
+    return [
+        (option.keyword.decode(), option.val.decode("utf-8", "replace"), option.dispchar == b"*")
+        for option in options
+        if option.val is not None
+    ]
+
+
+def _masked(dsn: str) -> str:
+    try:
+        parts = _conninfo(dsn, "")
+    except BadSettings:
+        return SECRET
+    return " ".join(f"{keyword}={SECRET if secret else value}" for keyword, value, secret in parts) or "-"
+
+
+def _libpq_rows() -> list[Row]:
+    """The variables that libpq itself reads and that are set."""
+    from psycopg import pq
+
+    rows = []
+    for option in pq.Conninfo.get_defaults():
+        name = (option.envvar or b"").decode()
+        if value := os.environ.get(name):
+            rows.append(
+                Row(f"libpq.{option.keyword.decode()}", SECRET if option.dispchar == b"*" else value, name)
+            )
+    return rows

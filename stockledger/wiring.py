@@ -1,0 +1,74 @@
+"""The parts of the program, made from the settings. Plain functions; each one says what it connects to."""
+
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+from consumer import topic
+from consumer.topic import TopicFacts
+from consumer.worker import WorkerSettings
+from ledger.api import Ledger
+from ledger.errors import TopicUnfit
+from ledger.store import migrate
+from ledger.store.database import Budgets, Connection, connect, faults
+from producer.publisher import Publisher
+from stockledger.settings import BOOTSTRAP, Settings
+
+INTERACTIVE = Budgets()
+SPREAD_TIMEOUT_S = 5.0  # how long a new topic may take to be known to every broker
+
+
+@contextmanager
+def database(settings: Settings, purpose: str, budgets: Budgets = INTERACTIVE) -> Iterator[Connection]:
+    """A connection to Postgres, whatever its schema is; its errors become the ledger's."""
+    with closing(connect(settings.conninfo(), purpose=purpose, budgets=budgets)) as conn, faults():
+        yield conn
+
+
+@contextmanager
+def ledger_database(settings: Settings, purpose: str, budgets: Budgets = INTERACTIVE) -> Iterator[Connection]:
+    """A connection to a database whose schema is this build's. Raises Unavailable or SchemaMismatch."""
+    with database(settings, purpose, budgets) as conn:
+        migrate.require_current(conn)
+        yield conn
+
+
+def ledger(settings: Settings) -> Ledger:
+    """The ledger's answers, on a connection of their own. Raises Unavailable."""
+    return Ledger(settings.conninfo())
+
+
+def created_topic(settings: Settings, partitions: int) -> TopicFacts:
+    """The command topic, made unless it exists, once it can be described. One that exists is left alone."""
+    kafka = settings.kafka_properties()
+    topic.create(kafka, settings.topic, partitions)
+    deadline = time.monotonic() + SPREAD_TIMEOUT_S
+    while True:
+        try:
+            return topic.inspect(kafka, settings.topic)
+        except TopicUnfit:  # another broker than the one that made it may not know it yet
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def worker_settings(
+    settings: Settings, *, start: str | None, until_caught_up: bool, batch_size_max: int
+) -> WorkerSettings:
+    """What a worker needs to know. Connects to nothing."""
+    return WorkerSettings(
+        dsn=settings.conninfo(),
+        kafka=settings.kafka_properties(),
+        topic=settings.topic,
+        group=settings.group,
+        start=start,
+        until_caught_up=until_caught_up,
+        batch_size_max=batch_size_max,
+    )
+
+
+def publisher(settings: Settings, *, connects: bool = True) -> Publisher:
+    """The producer client of the command topic; it connects at the first send."""
+    named = connects or settings.kafka  # a dry run needs no broker, but the client wants the name of one
+    kafka = settings.kafka_properties() if named else {BOOTSTRAP: "nowhere"}
+    return Publisher(kafka, settings.topic, settings.source or "")

@@ -1,0 +1,459 @@
+"""The verbs against real services: what they answer, how they fail, and that each one can be asked twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from contextlib import closing
+from typing import NamedTuple
+
+import psycopg
+import pytest
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from psycopg import sql
+
+from consumer import assignment
+from consumer import topic as kafka_topic
+from ledger.batch import apply_batch
+from ledger.domain.commands import ListGoods, MessageKey
+from ledger.domain.delivery import Bad, Batch, Delivery, Lane, Record
+from ledger.domain.envelope import encode
+from ledger.store.database import connect
+from stockledger import cli
+
+CANARY = "canary-55e1"
+NOWHERE = "127.0.0.1:1"
+COMMANDS = [
+    {"type": "RegisterUser", "id": "u1", "user_id": "anna"},
+    {"type": "ListGoods", "id": "g1", "goods_id": "cup"},
+    {"type": "ReceiveStock", "id": "s1", "goods_id": "cup", "quantity": 10},
+    {"type": "PurchaseGoods", "id": "p1", "user_id": "anna", "goods_id": "cup", "quantity": 4},
+    {"type": "PurchaseGoods", "id": "p2", "user_id": "anna", "goods_id": "cup", "quantity": 40},
+]
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def object(self):
+        """The one JSON object on stdout."""
+        assert self.out.count("\n") == 1
+        return json.loads(self.out)
+
+    @property
+    def error(self):
+        return self.object["error"]
+
+
+@pytest.fixture
+def environment(services, topic):
+    """The settings of one test: its own topic, and the broker; no database yet."""
+    return {
+        "STOCKLEDGER_KAFKA_BOOTSTRAP_SERVERS": services.kafka.bootstrap_servers,
+        "STOCKLEDGER_TOPIC": topic(1),
+        "STOCKLEDGER_SOURCE": "shop",
+    }
+
+
+@pytest.fixture
+def stockledger(environment, ledger_dsn, monkeypatch, capsys):
+    """`stockledger("status")` -> Result, in this process, on a migrated ledger and an empty topic."""
+    for name in list(os.environ):
+        if name.startswith(("STOCKLEDGER_", "PG")):
+            monkeypatch.delenv(name)
+    environment["STOCKLEDGER_DSN"] = ledger_dsn
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    def run(*arguments):
+        code = cli.run([str(argument) for argument in arguments])
+        return Result(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def empty_dsn(services):
+    """A database without a ledger."""
+    name = f"stockledger_cli_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(services.postgres.dsn(), autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    yield services.postgres.dsn(name)
+    with psycopg.connect(services.postgres.dsn(), autocommit=True) as admin:
+        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def orders(tmp_path):
+    """A file with five commands: four to be applied, one to be rejected."""
+    file = tmp_path / "orders.jsonl"
+    file.write_text("".join(json.dumps(command) + "\n" for command in COMMANDS))
+    return file
+
+
+@pytest.fixture
+def applied(stockledger, orders):
+    """The ledger after those commands."""
+    assert stockledger("publish", orders).code == 0
+    assert stockledger("run", "--until-caught-up").code == 0
+    return stockledger
+
+
+def park(environment, *records):
+    """Put records into partition 0 and have them dead in the ledger, as an older version would."""
+    kafka = {"bootstrap.servers": environment["STOCKLEDGER_KAFKA_BOOTSTRAP_SERVERS"]}
+    lane = Lane(environment["STOCKLEDGER_TOPIC"], 0)
+    producer = Producer(kafka)
+    for record in records:
+        producer.produce(lane.topic, record.value, record.key, 0, headers=record.headers)
+    producer.flush()
+    facts = kafka_topic.inspect(kafka, lane.topic)
+    marks = kafka_topic.watermarks(kafka, lane.topic, facts.partitions)
+    bad = Bad("unknown_type", "not known to this version")
+    deliveries = [Delivery(offset, bad, record) for offset, record in enumerate(records)]
+    with closing(connect(environment["STOCKLEDGER_DSN"], purpose="test")) as conn:
+        assignment.preflight(conn, facts, "stockledger")
+        assignment.begin_lanes(conn, facts, marks, None)
+        claim = assignment.claim_lanes(conn, lane.topic, marks, [0])[0]
+        apply_batch(conn, Batch(lane, 0, len(records), deliveries), claim.epoch)
+
+
+def record(id, goods_id):
+    headers, value = encode(MessageKey("shop", id), ListGoods(goods_id=goods_id), time="2026-01-01T00:00:00Z")
+    return Record(b"\xffkey", value, [*headers, ("x-trace", b"\x00\xff"), ("x-none", None)])
+
+
+# Setting up
+
+
+def test_migrate_twice(stockledger, empty_dsn):
+    """The second time there is nothing to do; --check is 1 before and 0 after."""
+    assert stockledger("migrate", "--check", "--dsn", empty_dsn).code == 1
+    first = stockledger("migrate", "--dsn", empty_dsn, "--json").object
+    assert first["schema"] == len(first["applied"]) > 0
+    assert stockledger("migrate", "--dsn", empty_dsn, "--json").object["applied"] == []
+    assert "up to date" in stockledger("migrate", "--check", "--dsn", empty_dsn).out
+
+
+def test_the_printed_script_is_the_migration(stockledger, empty_dsn):
+    """What `migrate --print` prints brings the schema up to date, as `migrate` sees it."""
+    script = stockledger("migrate", "--print").out
+    with psycopg.connect(empty_dsn, autocommit=True) as conn:
+        conn.execute(script.encode())
+    assert stockledger("migrate", "--check", "--dsn", empty_dsn).code == 0
+
+
+@pytest.mark.real_kafka
+def test_migrate_makes_the_topic(stockledger, services):
+    """--topic NAME --partitions N makes it; one that exists is left alone, and that is said."""
+    name = f"commands-{uuid.uuid4().hex[:12]}"
+    try:
+        made = stockledger("migrate", "--topic", name, "--partitions", 3, "--json").object["topic"]
+        assert (made["name"], made["partitions"]) == (name, 3)
+        again = stockledger("migrate", "--topic", name, "--partitions", 5)
+        assert again.code == 0
+        assert "left alone" in again.err
+    finally:
+        services.kafka.delete_topic(name)
+
+
+# From the file to the answer
+
+
+def test_publish_run_ask(stockledger, orders):
+    """Each verb's answer once the commands are applied; published twice, they count once."""
+    published = stockledger("publish", orders, "--json").object
+    assert (published["lines"], published["published"]) == (5, 5)
+    stockledger("publish", orders)
+    ran = stockledger("run", "--until-caught-up", "--json").object
+    assert ran["outcomes"] == {"applied": 4, "rejected": 1, "duplicate": 5, "conflict": 0, "dead": 0}
+    assert stockledger("stock", "cup", "--json").object["on_hand"] == 6
+    (outcome,) = stockledger("outcome", "p2", "--source", "shop", "--json").object["outcomes"]
+    assert (outcome["outcome"], outcome["reason"]) == ("rejected", "insufficient_stock")
+    assert stockledger("outcome", "p1").out.startswith("applied  goods-cup version 3  shop p1")
+
+
+def test_status(applied, environment):
+    """Lanes with what is stored and what Kafka has; the lag of a caught-up ledger is 0, not unknown."""
+    status = applied("status", "--json").object
+    assert status["lag"] == 0
+    assert sum(lane["next_offset"] for lane in status["lanes"]) == 5
+    assert status["deliveries"]["applied"] == 4
+    text = applied("status").out
+    assert f"{environment['STOCKLEDGER_TOPIC']}[0]" in text
+    assert "lag 0" in text
+
+
+def test_status_before_the_first_run(stockledger, orders):
+    """Lanes that the ledger hasn't met are shown as unknown, with what waits in them."""
+    stockledger("publish", orders)
+    status = stockledger("status", "--json").object
+    assert status["lag"] == 5
+    assert {lane["next_offset"] for lane in status["lanes"]} == {None}
+    assert status["next"] == "stockledger run"
+
+
+@pytest.mark.parametrize("options", [[], ["--topic"]], ids=str)
+def test_verify(applied, options):
+    """Every check is shown; with --topic the records themselves are compared."""
+    result = applied("verify", "--json", *options)
+    assert result.code == 0
+    names = [check["name"] for check in result.object["checks"]]
+    assert ("topic" in names) == bool(options)
+    assert all(line.startswith("ok") for line in applied("verify", *options).out.splitlines())
+
+
+def test_verify_finds_a_difference(applied, environment):
+    """A row that was changed behind the ledger's back: exit 4, and the first difference."""
+    with psycopg.connect(environment["STOCKLEDGER_DSN"], autocommit=True) as conn:
+        conn.execute("UPDATE ledger.stock SET on_hand = on_hand + 1")
+    result = applied("verify")
+    assert result.code == 4
+    assert "SL-VER-001" in result.err
+    assert "fail  stock" in result.out
+
+
+@pytest.mark.parametrize(
+    "arguments", [("outcome", "nope"), ("outcome", "p1", "--source", "other"), ("stock", "nope")]
+)
+def test_unknown_is_exit_4(applied, arguments):
+    """What isn't there is an error with a next step, not an empty answer."""
+    result = applied(*arguments, "--json")
+    assert result.code == 4
+    assert result.error["code"] == "SL-CLI-002"
+    assert result.error["remedy"]
+
+
+# Dead letters
+
+
+def test_dlq_redrive(stockledger, environment):
+    """First a dry run with counts; then the record is in the topic again, byte for byte, and applied once."""
+    park(environment, record("late-1", "cup"), Record(b"k", b"no json", None), record("late-2", "pot"))
+    dry = stockledger("dlq", "redrive", "--all", "--json").object
+    assert dry["dry_run"] is True
+    assert dry["prospects"] == {"valid": 2, "dead": 1}
+    assert dry["next"] == "stockledger dlq redrive --all --yes"
+    assert stockledger("status", "--json").object["lag"] == 0, "nothing was published"
+
+    done = stockledger("dlq", "redrive", "--all", "--yes", "--json")
+    assert done.code == 1, "one record stays"
+    assert [letter["offset"] for letter in done.object["redriven"]] == [0, 2]
+    kafka = {"bootstrap.servers": environment["STOCKLEDGER_KAFKA_BOOTSTRAP_SERVERS"]}
+    again = kafka_topic.deliveries(kafka, Lane(environment["STOCKLEDGER_TOPIC"], 0), 3, 5)
+    assert [delivery.record for delivery in again] == [record("late-1", "cup"), record("late-2", "pot")]
+
+    assert stockledger("run", "--until-caught-up", "--json").object["outcomes"]["applied"] == 2
+    assert stockledger("outcome", "late-2").out.startswith("applied")
+    assert stockledger("verify", "--topic").code == 0
+    listed = stockledger("dlq", "list", "--status", "all", "--json").object["dead_letters"]
+    assert [letter["status"] for letter in listed] == ["redriven", "parked", "redriven"]
+
+
+def test_dlq_redrive_of_a_known_id(stockledger, environment, orders):
+    """Where a repaired command with the same id came meanwhile, the dry run says so."""
+    park(environment, record("g1", "cup"))
+    stockledger("publish", orders)
+    stockledger("run", "--until-caught-up")
+    assert stockledger("dlq", "redrive", "0@0", "--json").object["prospects"] == {"known": 1}
+
+
+def test_dlq_redrive_refuses_another_log(stockledger, environment):
+    """Where the topic isn't the one that the record came from, nothing is sent and nothing is marked."""
+    park(environment, record("late-1", "cup"))
+    with psycopg.connect(environment["STOCKLEDGER_DSN"], autocommit=True) as conn:
+        conn.execute("UPDATE ledger.lane SET topic_id = 'another'")
+    result = stockledger("dlq", "redrive", "--all", "--yes", "--json")
+    assert (result.code, result.error["code"]) == (4, "SL-GRP-004")
+    assert stockledger("dlq", "list", "--json").object["dead_letters"][0]["status"] == "parked"
+
+
+def test_dlq_redrive_without_a_broker(stockledger, environment):
+    """Nothing is marked that wasn't acknowledged."""
+    park(environment, record("late-1", "cup"))
+    result = stockledger("dlq", "redrive", "--all", "--yes", "-X", f"bootstrap.servers={NOWHERE}", "--json")
+    assert result.code == 3
+    assert stockledger("dlq", "list", "--json").object["dead_letters"][0]["status"] == "parked"
+
+
+def test_dlq_list_and_show(stockledger, environment):
+    """The list names each record as `show` takes it; strangers' bytes are harmless on a terminal."""
+    park(environment, Record(b"\x1b[31m", b"no json", [("ce_id", b"x")]))
+    listed = stockledger("dlq", "list")
+    assert "0@0" in listed.out
+    assert "\x1b" not in listed.out
+    assert "stockledger dlq show 0@0" in listed.err
+    shown = stockledger("dlq", "show", f"{environment['STOCKLEDGER_TOPIC']}[0]@0", "--json").object
+    assert shown["value"]["text"] == "no json"
+    assert shown["headers"][0]["name"] == "ce_id"
+    assert stockledger("dlq", "show", "0@99").code == 4
+
+
+def test_dlq_discard(stockledger, environment):
+    """A dry run, then the mark; the record is kept, and what isn't parked any more can't be chosen again."""
+    park(environment, Record(b"k", b"no json", None))
+    assert stockledger("dlq", "discard", "0@0", "--json").object["codes"] == {"unknown_type": 1}
+    assert len(stockledger("dlq", "list", "--json").object["dead_letters"]) == 1
+    assert stockledger("dlq", "discard", "0@0", "--yes").out == "discarded  0@0  unknown_type\n"
+    assert stockledger("dlq", "list", "--json").object["dead_letters"] == []
+    assert "discarded" in stockledger("dlq", "show", "0@0").out
+    assert stockledger("dlq", "discard", "0@0", "--yes").code == 4
+
+
+# Gaps
+
+
+def test_no_gap(applied):
+    """An empty list is no error; accepting a gap that isn't there is."""
+    result = applied("gap", "list", "--json")
+    assert (result.code, result.object["gaps"], result.object["waiting"]) == (0, [], [])
+    assert applied("gap", "accept", 0, "--yes").code == 4
+
+
+@pytest.mark.real_kafka
+def test_gap_accept(applied, environment, services):
+    """Records deleted before they were read stop the worker; only a person's yes goes on without them."""
+    producer = Producer({"bootstrap.servers": services.kafka.bootstrap_servers})
+    for _ in range(3):
+        producer.produce(environment["STOCKLEDGER_TOPIC"], b"x", partition=0)
+    producer.flush()
+    admin = AdminClient({"bootstrap.servers": services.kafka.bootstrap_servers})
+    kept = TopicPartition(environment["STOCKLEDGER_TOPIC"], 0, 7)
+    admin.delete_records([kept])[kept].result(30)
+
+    stopped = applied("run", "--until-caught-up", "--json")
+    assert (stopped.code, stopped.error["code"]) == (4, "SL-GRP-002")
+    assert levels(applied("doctor", "--json"))["lanes"] == "fail"
+    (waiting,) = applied("gap", "list", "--json").object["waiting"]
+    assert (waiting["first_offset"], waiting["next_offset"]) == (5, 7)
+    dry = applied("gap", "accept", 0, "--by", "me", "--json").object
+    assert (dry["dry_run"], dry["next"]) == (True, "stockledger gap accept 0 --yes")
+    assert applied("run", "--until-caught-up").code == 4, "a dry run changes nothing"
+
+    assert applied("gap", "accept", 0, "--by", "me", "--yes").code == 0
+    assert applied("run", "--until-caught-up", "--json").object["outcomes"]["dead"] == 1
+    (gap,) = applied("gap", "list", "--json").object["gaps"]
+    assert (gap["first_offset"], gap["next_offset"], gap["accepted_by"]) == (5, 7, "me")
+    assert applied("verify", "--topic").code == 0
+
+
+# Failures
+
+
+DATABASE_VERBS = [
+    ["migrate"], ["migrate", "--check"], ["status"], ["outcome", "x"], ["stock", "x"], ["verify"],
+    ["dlq", "list"], ["dlq", "show", "0@0"], ["dlq", "redrive", "--all"], ["dlq", "discard", "--all"],
+    ["gap", "list"], ["gap", "accept", "0"], ["doctor"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", DATABASE_VERBS, ids=" ".join)
+def test_database_down_is_exit_3(stockledger, verb):
+    """Unreachable is 3, worth another try, and never shows a password; not even with --debug."""
+    dsn = f"postgresql://app:{CANARY}@{NOWHERE}/x"
+    result = stockledger(*verb, "--dsn", dsn, "--json", "--debug")
+    assert result.code == 3
+    assert result.error["retryable"] is True
+    assert CANARY not in result.out + result.err
+    assert "Traceback" not in stockledger(*verb, "--dsn", dsn).err
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [["status"], ["gap", "list"], ["publish", "ORDERS"], ["verify", "--topic"], ["doctor"]],
+    ids=" ".join,
+)
+def test_broker_down_is_exit_3(applied, orders, verb):
+    """Unreachable is 3; what the database knows is shown all the same."""
+    slow = ["-X", f"bootstrap.servers={NOWHERE}", "-X", "message.timeout.ms=1000"]
+    result = applied(*(str(orders) if word == "ORDERS" else word for word in verb), *slow, "--json")
+    assert result.code == 3
+    assert result.error["retryable"] is True
+    if verb == ["status"]:
+        assert result.object["position"] > 0
+        assert {lane["log_end_offset"] for lane in result.object["lanes"]} == {None}
+
+
+@pytest.mark.parametrize(
+    "verb", [["status"], ["outcome", "x"], ["stock", "x"], ["verify"], ["dlq", "list"], ["run"]], ids=" ".join
+)
+def test_no_schema_is_exit_4(stockledger, empty_dsn, verb):
+    """A database without a ledger: the remedy is the command to run."""
+    result = stockledger(*verb, "--dsn", empty_dsn, "--json")
+    assert (result.code, result.error["code"]) == (4, "SL-DB-003")
+    assert result.error["remedy"] == "stockledger migrate"
+
+
+# Doctor
+
+
+def levels(result):
+    return {finding["what"]: finding["level"] for finding in result.object["findings"]}
+
+
+def test_doctor_on_a_healthy_ledger(applied):
+    """Nothing fails; exit 0."""
+    result = applied("doctor", "--json")
+    assert result.code == 0
+    assert "fail" not in levels(result).values()
+    assert {
+        "versions",
+        "broker",
+        "cluster",
+        "topic",
+        "postgres",
+        "schema",
+        "identity",
+        "lanes",
+        "clock",
+    } <= set(levels(result))
+
+
+def test_doctor_names_what_is_broken(applied, empty_dsn, services):
+    """Every finding that isn't ok says what to do; the others are made all the same."""
+    result = applied(
+        "doctor",
+        "-X",
+        f"bootstrap.servers={NOWHERE}",
+        "-X",
+        "socket.connection.setup.timeout.ms=1000",
+        "--json",
+    )
+    assert result.code == 3
+    assert levels(result)["broker"] == "fail"
+    assert levels(result)["schema"] == "ok"
+    fixes = {f["what"]: f["fix"] for f in applied("doctor", "--dsn", empty_dsn, "--json").object["findings"]}
+    assert fixes["schema"] == "stockledger migrate"
+
+
+def test_doctor_knows_whose_ledger_it_is(applied, monkeypatch):
+    """Another group than the one that began the ledger is found before a worker is started."""
+    monkeypatch.setenv("STOCKLEDGER_GROUP", "another")
+    result = applied("doctor", "--json")
+    assert result.code == 1
+    assert levels(result)["identity"] == "fail"
+
+
+# Signals
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_run_ends_on_a_signal(stockledger, environment, number, code):
+    """Ctrl-C is 130, an orchestrator's SIGTERM a success; one object on stdout either way."""
+    command = [sys.executable, "-m", "stockledger", "run", "--json"]
+    with subprocess.Popen(
+        command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        for line in process.stderr:
+            if "assigned" in line:
+                break
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert json.loads(out)["ok"] is (code == 0)

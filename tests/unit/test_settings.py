@@ -1,0 +1,220 @@
+"""Settings: where each value comes from, what is refused and how, and that no secret ever gets out."""
+
+import pytest
+
+from ledger.errors import BadSettings
+from stockledger import properties
+from stockledger.settings import PREFIX, load, strangers
+
+CANARY = "canary-7f3a"
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch):
+    """No setting of whoever runs the tests takes part."""
+    import os
+
+    for name in list(os.environ):
+        if name.upper().startswith((PREFIX, "PG")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def env(monkeypatch):
+    """`env(TOPIC="x")` sets STOCKLEDGER_TOPIC."""
+    return lambda **values: [monkeypatch.setenv(PREFIX + name, value) for name, value in values.items()]
+
+
+def shown(settings):
+    return {row.name: (row.value, row.origin) for row in settings.rows()}
+
+
+def refused(*options, **given):
+    def use():
+        settings = load(given, options)
+        settings.conninfo()
+        settings.kafka_properties()
+
+    with pytest.raises(BadSettings) as caught:
+        use()
+    return caught.value
+
+
+# Values and their origins
+
+
+def test_defaults():
+    """Without any setting the documented defaults hold, and say that they are defaults."""
+    settings = load()
+    assert (settings.topic, settings.group, settings.source) == ("purchase-commands", "stockledger", None)
+    assert settings.conninfo() == "", "libpq's own variables decide"
+    assert shown(settings)["topic"] == ("purchase-commands", "default")
+
+
+def test_environment_before_default(env):
+    """A variable beats the default, and is named as the origin."""
+    env(TOPIC="orders", SOURCE="shop", DSN="host=db")
+    assert shown(load())["topic"] == ("orders", "STOCKLEDGER_TOPIC")
+    assert load().source == "shop"
+    assert load().conninfo() == "host=db"
+
+
+def test_command_line_before_environment(env):
+    """An option beats the variable; one that wasn't given (None) doesn't."""
+    env(TOPIC="orders", GROUP="team")
+    settings = load({"topic": "other", "group": None})
+    assert shown(settings)["topic"] == ("other", "--topic")
+    assert shown(settings)["group"] == ("team", "STOCKLEDGER_GROUP")
+
+
+def test_an_empty_variable_is_none(env):
+    """`STOCKLEDGER_TOPIC=` (compose files do that) leaves the default alone, origin included."""
+    env(TOPIC="")
+    assert shown(load())["topic"] == ("purchase-commands", "default")
+
+
+def test_kafka_properties_from_the_environment(env):
+    """STOCKLEDGER_KAFKA_SASL_USERNAME is sasl.username."""
+    env(KAFKA_BOOTSTRAP_SERVERS="broker:9092", KAFKA_SASL_USERNAME="app")
+    settings = load()
+    assert settings.kafka_properties() == {"bootstrap.servers": "broker:9092", "sasl.username": "app"}
+    assert shown(settings)["sasl.username"] == ("app", "STOCKLEDGER_KAFKA_SASL_USERNAME")
+
+
+def test_a_property_whose_name_has_an_underscore(env):
+    """STOCKLEDGER_KAFKA_LOG_LEVEL is log_level: librdkafka's own names are asked first."""
+    env(KAFKA_LOG_LEVEL="3")
+    assert load().kafka == {"log_level": "3"}
+
+
+def test_every_property_has_a_variable():
+    """No two properties share a variable, and each one's variable leads back to it."""
+    assert len(properties.known()) > 100
+    for name in properties.known():
+        assert properties.dotted(name.replace(".", "_")) == name
+
+
+def test_x_before_environment(env):
+    """-X beats the variable of the same property and leaves the others; its value may have `=` in it."""
+    env(KAFKA_BOOTSTRAP_SERVERS="one:1", KAFKA_CLIENT_ID="a")
+    settings = load(properties=["bootstrap.servers=two:2", "client.id=a=b"])
+    assert settings.kafka_properties() == {"bootstrap.servers": "two:2", "client.id": "a=b"}
+    assert shown(settings)["bootstrap.servers"] == ("two:2", "-X")
+
+
+# What is refused
+
+
+def test_an_unknown_property_names_its_origin_and_the_closest(env):
+    """SL-CONF-001 says which variable is wrong, and what it may have been meant to be."""
+    env(KAFKA_BOOTSTRAP_SERVERS="b:1", KAFKA_ACKS_TYPO="1")
+    error = refused()
+    assert error.code == "SL-CONF-001"
+    assert error.message == "unknown Kafka property acks.typo from STOCKLEDGER_KAFKA_ACKS_TYPO; closest: acks"
+
+
+@pytest.mark.parametrize(
+    ("option", "part"),
+    [
+        ("sesion.timeout.ms=1", "closest: session.timeout.ms"),
+        ("acks=many", "acks from -X: Invalid value"),
+        ("linger.ms=-5", "outside allowed range"),
+        ("security.protocol=tls", "Invalid value"),
+        ("error_cb=x", "unknown Kafka property error_cb"),
+        ("group.id=x", "group.id from -X is set elsewhere"),
+        ("bootstrap.servers", "-X takes name=value"),
+        ("=x", "-X takes name=value"),
+    ],
+)
+def test_a_wrong_property_is_refused(option, part):
+    """librdkafka's own judgement, before anything connects."""
+    assert part in refused("bootstrap.servers=b:1", option).message
+
+
+def test_no_broker():
+    """Nobody guesses a broker."""
+    assert "STOCKLEDGER_KAFKA_BOOTSTRAP_SERVERS" in refused().remedy
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("topic", "two words"),
+        ("topic", ""),
+        ("group", ""),
+        ("source", "two words"),
+        ("source", "ü"),
+        ("dsn", "db"),
+    ],
+)
+def test_a_wrong_value_names_its_origin_and_not_itself(name, value):
+    """The message leads to the option; it doesn't repeat what was given."""
+    error = refused(**{name: value})
+    assert error.message.startswith(f"{name} from --{name}")
+    assert not value or f" {value} " not in error.message
+
+
+def test_a_misspelt_variable_is_noticed(env):
+    """STOCKLEDGER_TOPICS would be ignored in silence; failpoints and properties are no strangers."""
+    env(TOPICS="x", FAILPOINTS="", KAFKA_CLIENT_ID="x", GROUP="g")
+    assert strangers() == ["STOCKLEDGER_TOPICS is no setting; closest: STOCKLEDGER_TOPIC"]
+
+
+# Secrets
+
+
+DSNS = [
+    f"postgresql://app:{CANARY}@db/ledger",
+    f"postgresql://app@db/ledger?password={CANARY}",
+    f"host=db password={CANARY} sslpassword={CANARY}",
+]
+UNREADABLE_DSNS = [
+    f"host=db password='{CANARY} x",
+    f"postgresql://app:{CANARY}@db:port/ledger?x={CANARY}",
+    f"host=db passwort={CANARY}",
+    CANARY,
+]
+
+
+@pytest.mark.parametrize("dsn", [*DSNS, *UNREADABLE_DSNS])
+def test_the_dsn_never_shows_its_password(dsn):
+    """Neither in rows nor in repr, whether it can be read or not."""
+    settings = load({"dsn": dsn})
+    assert CANARY not in "".join([repr(settings), str(settings), str(settings.rows())])
+
+
+@pytest.mark.parametrize("dsn", UNREADABLE_DSNS)
+def test_the_refusal_of_a_dsn_does_not_quote_it(dsn):
+    """libpq's text can hold the password, so not even --debug may show it."""
+    error = refused(dsn=dsn)
+    assert CANARY not in repr(error)
+    assert error.__cause__ is None
+    assert error.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sasl.password",
+        "ssl.key.password",
+        "ssl.key.pem",
+        "ssl.keystore.password",
+        "sasl.oauthbearer.client.secret",
+        "sasl.oauthbearer.config",
+        "sasl.pasword",
+    ],
+)
+def test_kafka_secrets_are_masked(name):
+    """Passwords and keys show as `****`; so does what isn't known: it may be a misspelt password."""
+    settings = load(properties=[f"{name}={CANARY}", "bootstrap.servers=b:1"])
+    assert shown(settings)[name] == ("****", "-X")
+    assert CANARY not in repr(settings)
+
+
+def test_libpq_variables_are_shown_and_masked(monkeypatch):
+    """`config` shows what libpq will read besides, but not PGPASSWORD's value."""
+    monkeypatch.setenv("PGHOST", "db")
+    monkeypatch.setenv("PGPASSWORD", CANARY)
+    rows = shown(load())
+    assert rows["libpq.host"] == ("db", "PGHOST")
+    assert rows["libpq.password"] == ("****", "PGPASSWORD")
