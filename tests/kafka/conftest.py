@@ -1,0 +1,75 @@
+"""A topic, a ledger and a consumer group for each test; proofs that need control of a server skip without it."""
+
+from contextlib import contextmanager
+
+import pytest
+from confluent_kafka.admin import AdminClient, ConfigResource
+
+from tests.support.publish import Publisher
+from tests.support.services import Unsupported
+from tests.support.workers import Group
+
+SESSION_TIMEOUT_MS = 1_500
+
+
+@pytest.fixture(scope="session")
+def kafka(services):
+    """The properties of a test's client: the shortest session that the broker allows, quick reconnects."""
+    properties = {
+        "bootstrap.servers": services.kafka.bootstrap_servers,
+        "reconnect.backoff.max.ms": "500",
+        "fetch.error.backoff.ms": "50",
+        "topic.metadata.refresh.interval.ms": "1000",
+    }
+    if not services.kafka.real:  # its classic groups wait out the session to rebalance
+        return properties | {"group.protocol": "consumer"}
+    session_ms = max(SESSION_TIMEOUT_MS, shortest_session_ms(services.kafka.bootstrap_servers))
+    return properties | {
+        "session.timeout.ms": str(session_ms),
+        "heartbeat.interval.ms": str(session_ms // 5),
+    }
+
+
+def shortest_session_ms(bootstrap_servers):
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+    [broker] = list(admin.list_topics(timeout=10).brokers)[:1]
+    resource = ConfigResource(ConfigResource.Type.BROKER, str(broker))
+    return int(admin.describe_configs([resource])[resource].result(10)["group.min.session.timeout.ms"].value)
+
+
+@pytest.fixture
+def new_group(kafka, ledger_dsn, topic):
+    """`new_group(partitions=2, **properties)`: a group on a new topic and this test's ledger."""
+    made = []
+
+    def create(partitions=2, **properties):
+        named = {name.replace("_", "."): value for name, value in properties.items()}
+        merged = kafka | named
+        if merged.get("group.protocol") == "consumer":  # then these are the broker's business
+            merged = {n: v for n, v in merged.items() if n not in ("session.timeout.ms", "heartbeat.interval.ms")}
+        made.append(Group(ledger_dsn, merged, topic(partitions)))
+        return made[-1]
+
+    yield create
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def publisher(kafka):
+    """`publisher(group, **properties)`: a producer of the group's topic."""
+    return lambda group, **properties: Publisher(kafka, group.topic, **properties)
+
+
+@pytest.fixture
+def supported():
+    """`with supported():` what the services can't do from here skips the test."""
+
+    @contextmanager
+    def or_skip():
+        try:
+            yield
+        except Unsupported as why:
+            pytest.skip(str(why))
+
+    return or_skip

@@ -1,0 +1,151 @@
+"""How workers end: by a signal, by a fault, by their supervisor's end; and how they are started again."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from tests.support.publish import buys, shop
+from tests.support.workers import state, wait_for
+
+pytestmark = pytest.mark.real_kafka
+STOP_BUDGET_S = 5
+
+
+@pytest.fixture
+def group(new_group):
+    return new_group(partitions=3)
+
+
+@pytest.fixture
+def sender(group, publisher):
+    """A producer of the group's topic; the shop is being set up."""
+    sender = publisher(group)
+    sender.send(*shop(stock=10_000), partition=0)
+    sender.flush()
+    return sender
+
+
+def load(sender, count=3000):
+    """More than is applied at once, in every lane."""
+    for partition in range(3):
+        sender.send(*(buys(f"p{partition}-{n}") for n in range(count // 3)), partition=partition)
+    sender.flush()
+
+
+def progress(group, least=1):
+    """Wait until so many purchases are applied."""
+    wait_for("progress", lambda: sum(group.next_offsets().values()) >= 3 + least)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_signal_under_load_ends_it_in_time_with_the_batch_in_hand(group, sender, workers, number, code):
+    """Within 5 s and whole: what was begun is committed, what wasn't is left for the next one."""
+    run = group.start("--workers", str(workers), "--batch", "10")
+    group.applies(sender)
+    load(sender)
+    progress(group, 50)
+    run.send_to_all(number) if number == signal.SIGINT else run.send(number)  # as Ctrl-C and as `kill` do
+    assert run.ended(STOP_BUDGET_S) == code
+    assert not run.said("worker died"), "a worker was cut off"
+    if code == 0:
+        [(journalled,)] = group.ask("SELECT sum(applied) FROM ledger.journal_entries")
+        assert run.result()["outcomes"]["applied"] == journalled
+    group.catch_up()
+    group.prove(sender, tally={"applied": 3003})
+
+
+def test_a_second_signal_ends_it_at_once(group, sender):
+    """Whatever it is doing; what it was doing is undone as a whole."""
+    group.catch_up()
+    load(sender, 30)
+    run = group.start("--batch", "10", failpoints="project=pause")
+    wait_for("a batch is held", lambda: group.ask(IN_TRANSACTION))
+    run.send(signal.SIGTERM)
+    time.sleep(0.2)  # two signals at once are one
+    assert run.alive
+    run.send(signal.SIGTERM)
+    assert run.ended(1) == -signal.SIGTERM
+    group.catch_up()
+    group.prove(sender, tally={"applied": 33})
+
+
+IN_TRANSACTION = """
+SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'
+AND application_name = 'stockledger/run'
+"""
+
+
+def test_a_worker_that_dies_is_started_again(group, sender):
+    """Its lanes go to the others, or wait for it; the supervisor says so and goes on."""
+    run = group.start("--workers", "3", "--batch", "10")
+    group.applies(sender)
+    assert len(run.children()) == 3
+    load(sender, 300)
+    victim = group.ask("SELECT owner_pid FROM ledger.lane WHERE partition = 1")[0][0]
+    os.kill(victim, signal.SIGKILL)
+    [died] = run.says("worker died")
+    assert died["exit"] == -signal.SIGKILL
+    wait_for("three workers", lambda: len(run.children()) == 3)
+    assert victim not in run.children()
+    group.applies(sender)
+    run.send(signal.SIGTERM)
+    assert run.ended(STOP_BUDGET_S) == 0
+    group.prove(sender, tally={"applied": 303})
+
+
+def test_a_worker_that_keeps_dying_is_started_with_growing_pauses(group, sender):
+    """A crash on every start doesn't become a busy loop."""
+    run = group.start("--workers", "2", failpoints="claim=kill")
+    run.says("worker died", times=6)
+    pauses = [line["again_in_s"] for line in run.said("worker died", worker=1)]
+    assert pauses == sorted(set(pauses))
+    run.send(signal.SIGTERM)
+    assert run.ended(STOP_BUDGET_S) == 0
+    group.catch_up()
+    group.prove(sender, tally={"applied": 3})
+
+
+def test_workers_end_by_themselves_when_their_supervisor_is_gone(group, sender):
+    """SIGKILL of the supervisor leaves no orphans, and nothing half done."""
+    run = group.start("--workers", "2", "--batch", "10")
+    group.applies(sender)
+    load(sender, 300)
+    children = run.children()
+    run.send(signal.SIGKILL)
+    assert run.ended() == -signal.SIGKILL
+    wait_for("no orphans", lambda: not any(map(state, children)), STOP_BUDGET_S)
+    group.catch_up()
+    group.prove(sender, tally={"applied": 303})
+
+
+def test_a_single_worker_outlives_the_shell_that_started_it(group, sender):
+    """It has no supervisor, so its parent's end is nobody's business (`nohup`, `&`, a closed terminal)."""
+    run = group.start(shell=True)
+    group.applies(sender)
+    [(worker,)] = group.ask("SELECT DISTINCT owner_pid FROM ledger.lane")
+    assert worker != run.pid
+    run.send(signal.SIGKILL)
+    load(sender, 30)
+    group.applies(sender)
+    os.kill(worker, signal.SIGTERM)
+    wait_for("its end", lambda: not state(worker), STOP_BUDGET_S)
+    group.prove(sender, tally={"applied": 33})
+
+
+def test_what_halts_one_halts_all_with_its_error(group, sender):
+    """A fault that would stop the others too isn't retried: exit 4, the cause and the one next step."""
+    run = group.start("--workers", "2")
+    group.applies(sender)
+    group.ask("UPDATE ledger.lane SET topic_id = 'another' RETURNING 1")
+    group.ask("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'stockledger/run'"
+              " AND datname = current_database()")
+    assert run.ended() == 4
+    error = run.result()["error"]
+    assert error["code"] == "SL-GRP-004"
+    assert "deleted and made again" in error["message"]
+    assert error["remedy"]
+    assert run.said("halted", code="SL-GRP-004")
+    assert not run.said("worker died")

@@ -1,0 +1,137 @@
+"""Workers that come, go, freeze and come back while records flow: each lane has one owner that counts."""
+
+import signal
+
+import pytest
+
+from tests.support.publish import buys, shop
+from tests.support.workers import wait_for
+
+pytestmark = pytest.mark.real_kafka
+PROTOCOLS = {
+    "eager": {"partition_assignment_strategy": "range"},
+    "cooperative": {"partition_assignment_strategy": "cooperative-sticky"},
+    "KIP-848": {"group_protocol": "consumer"},
+}
+GOODS = [f"goods-{n}" for n in range(8)]
+
+
+def purchases(name, count):
+    return [buys(f"{name}-{n}", goods=GOODS[n % len(GOODS)]) for n in range(count)]
+
+
+def in_transaction(group):
+    """Whether a worker stands in the middle of a batch."""
+    query = """SELECT 1 FROM pg_stat_activity WHERE datname = current_database()
+               AND application_name = 'stockledger/run' AND state = 'idle in transaction'"""
+    return bool(group.ask(query))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_workers_join_and_leave_in_the_middle_of_batches(new_group, publisher, protocol):
+    """Under every rebalance protocol each record is applied once, whoever owns its lane by then."""
+    group = new_group(partitions=4, **PROTOCOLS[protocol])
+    sender = publisher(group)
+    sender.send(*shop(goods=GOODS), partition=0)
+    sender.flush()
+    first = group.start("--batch", "10", failpoints="project=pause@4")
+    group.applies(sender)
+    sender.send(*purchases("a", 100))
+    sender.flush()
+    wait_for("a batch is held", lambda: in_transaction(group))
+    second = group.start("--batch", "10")
+    second.says("assigned")
+    sender.send(*purchases("b", 100), *purchases("a", 30))
+    third = group.start("--batch", "10")
+    third.says("assigned")
+    sender.flush()
+    group.applies(sender)
+    assert len({first.pid, second.pid, third.pid} & owners(group)) > 1, "nothing was shared out"
+    sender.send(*purchases("c", 100))
+    first.send(signal.SIGTERM)
+    assert first.ended() == 0
+    sender.send(*purchases("d", 50))
+    second.send(signal.SIGKILL)
+    sender.flush()
+    group.applies(sender)
+    third.send(signal.SIGTERM)
+    assert third.ended() == 0
+    group.prove(sender, tally={"applied": 1 + 2 * len(GOODS) + 350, "duplicate": 30})
+
+
+def owners(group):
+    return {pid for (pid,) in group.ask("SELECT owner_pid FROM ledger.lane")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["decode", "project", "seal", "committed"])
+def test_a_frozen_worker_changes_nothing_when_it_comes_back(new_group, publisher, step):
+    """SIGSTOP past the session's end with a batch in hand: another one takes over, ends the frozen
+    transaction, and goes on; the zombie writes nothing after SIGCONT, joins again, and works."""
+    group = new_group(partitions=2)
+    sender = publisher(group)
+    sender.send(*shop(goods=GOODS), partition=0)
+    sender.send(*purchases("a", 30), partition=0)
+    sender.send(*purchases("a", 30), partition=1)
+    sender.flush()
+    zombie = group.start("--batch", "10", failpoints=f"{step}=stop@3")
+    zombie.frozen()
+    heir = group.start("--batch", "10")
+    group.applies(sender)
+    before = group.ask("TABLE ledger.journal")
+    assert owners(group) == {heir.pid}
+    zombie.send(signal.SIGCONT)
+    zombie.says("assigned", times=2)
+    assert group.ask("TABLE ledger.journal") == before
+    wait_for("both own a lane", lambda: owners(group) == {heir.pid, zombie.pid})
+    for partition in range(2):
+        sender.send(*purchases(f"b{partition}", 20), partition=partition)
+    sender.flush()
+    group.applies(sender)
+    for worker in (zombie, heir):
+        worker.send(signal.SIGTERM)
+        assert worker.ended() == 0
+        assert worker.result()["outcomes"]["applied"] > 0
+    group.prove(sender)
+
+
+@pytest.mark.slow
+def test_a_worker_slower_than_its_poll_interval_loses_the_lane_and_nothing_else(new_group, publisher):
+    """`max.poll.interval.ms` passes in mid-batch: the batch commits or is fenced, and the lane goes on."""
+    group = new_group(partitions=1, max_poll_interval_ms="2000")
+    sender = publisher(group)
+    sender.send(*shop(), *(buys(f"p{n}") for n in range(20)), partition=0)
+    sender.flush()
+    slow = group.start("--batch", "5", failpoints="project=pause@2")
+    wait_for("a batch is held", lambda: in_transaction(group))
+    other = group.start("--batch", "5")
+    other.says("assigned", partitions=[0])
+    slow.says("waiting", code="SL-GRP-001")
+    slow.says("ready", times=2)
+    sender.send(buys("after"), partition=0)
+    sender.flush()
+    group.applies(sender)
+    for worker in (slow, other):
+        worker.send(signal.SIGTERM)
+        assert worker.ended() == 0
+    group.prove(sender, tally={"applied": 24})
+
+
+def test_a_second_static_member_of_the_same_name_ends_the_first(new_group, publisher):
+    """Two processes with one `group.instance.id`: the older one halts with an error and doesn't spin."""
+    group = new_group(partitions=1, group_instance_id="one")
+    sender = publisher(group)
+    sender.send(*shop(), partition=0)
+    sender.flush()
+    first = group.start()
+    group.applies(sender)
+    second = group.start()
+    assert first.ended() == 4
+    assert "same group.instance.id" in first.result()["error"]["message"]
+    sender.send(buys("p"), partition=0)
+    sender.flush()
+    group.applies(sender)
+    second.send(signal.SIGTERM)
+    assert second.ended() == 0
+    group.prove(sender, tally={"applied": 4})
