@@ -14,8 +14,9 @@ from ledger.batch import apply_batch
 from ledger.domain.delivery import Batch, Gap, Lane
 from ledger.errors import Contended, RecordsLost, TopicUnfit
 from ledger.store import identity, lane, migrate
-from ledger.store.database import Connection, require_durable, transaction
+from ledger.store.database import Connection, transaction
 from ledger.store.lane import Claim, Owner
+from ledger.store.server import require_durable
 
 Watermarks = Mapping[int, tuple[int, int]]
 
@@ -23,7 +24,7 @@ Watermarks = Mapping[int, tuple[int, int]]
 def preflight(conn: Connection, facts: TopicFacts, group: str) -> None:
     """Check all that can be wrong before the first record is read, and make the ledger this group's.
 
-    Raises SchemaMismatch, UnsafeSettings, ForeignGroup, TopicReplaced or TopicUnfit, each with its remedy.
+    Raises SchemaMismatch, UnsafeSettings, ForeignGroup, TopicReplaced (another cluster) or TopicUnfit.
     """
     migrate.require_current(conn)
     require_durable(conn)
@@ -33,18 +34,18 @@ def preflight(conn: Connection, facts: TopicFacts, group: str) -> None:
             remedy=f"set cleanup.policy=delete on {facts.name}",
         )
     identity.claim(conn, group, facts.cluster_id)
-    for known in lane.read_all(conn):
-        if known.topic == facts.name:
-            require_same_topic(facts.name, known.topic_id, facts.topic_id)
 
 
 def begin_lanes(conn: Connection, facts: TopicFacts, marks: Watermarks, start: str | None) -> None:
     """Make the topic's lanes known, all in one transaction, so that their start is decided once.
 
     `start` counts for a topic first met; a partition added to a known one is read from its beginning.
-    Raises RecordsLost if a log's head is already gone and no `start` says that this is meant.
+    Raises TopicReplaced, or RecordsLost if a log's head is already gone and no `start` says it is meant.
     """
-    known = {row.partition for row in lane.read_all(conn) if row.topic == facts.name}
+    rows = [row for row in lane.read_all(conn) if row.topic == facts.name]
+    for row in rows:
+        require_same_topic(facts.name, row.topic_id, facts.topic_id)
+    known = {row.partition for row in rows}
     with transaction(conn):
         for partition in range(facts.partitions):
             if partition in known:

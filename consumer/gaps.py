@@ -11,7 +11,7 @@ from consumer import topic
 from consumer.assignment import take_over
 from ledger.batch import apply_batch
 from ledger.domain.delivery import Batch, Gap, Lane
-from ledger.errors import TopicReplaced
+from ledger.errors import Contended
 from ledger.store import lane
 from ledger.store.database import Connection
 
@@ -48,14 +48,11 @@ def accept(conn: Connection, gap: PendingGap, by: str) -> int:
     """Go on without the records of the gap; returns the journal position that records it.
 
     `by` says who accepted the loss. Takes the lane over, so a worker that still holds it is fenced.
-    Raises TopicReplaced if the lane has moved since the gap was found.
+    Raises Contended if the lane has moved since the gap was found.
     """
     claim = take_over(conn, gap.lane)
     if claim.next_offset != gap.first_offset:
-        raise TopicReplaced(
-            f"{gap.lane} is at {claim.next_offset} now, not at {gap.first_offset}",
-            remedy="stockledger gap list",
-        )
+        raise Contended(f"{gap.lane} is at {claim.next_offset} now, not at {gap.first_offset}")
     skipped = Gap(gap.first_offset, gap.next_offset, CAUSE, by)
     batch = Batch(gap.lane, gap.first_offset, gap.next_offset, [], [skipped])
     return apply_batch(conn, batch, claim.epoch).position

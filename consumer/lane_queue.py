@@ -3,10 +3,11 @@
 Knows no Kafka client. What arrives must begin at the lane's stored offset and continue it. At a hole the
 reader seeks back once, because the client itself loses records (an exception inside `consume()` destroys
 what it had dequeued while its position stays advanced). A hole that stays is Kafka's own (transaction
-markers, aborted records) and becomes a gap.
+markers, aborted records) and becomes a gap, as far as both looks agree: a record seen once exists.
 """
 
 from collections import deque
+from itertools import islice
 
 from ledger.domain.delivery import Batch, Delivery, Gap, Lane
 from ledger.store.lane import Claim
@@ -25,7 +26,8 @@ class LaneQueue:
         self.seek_to: int | None = None
         """Where the reader must seek before it reads on."""
         self._expected = claim.next_offset
-        self._sought = -1
+        self._hole: tuple[int, int] | None = None
+        """The hole that was seen last, and sought back to."""
         self._items: deque[Delivery | Gap] = deque()
 
     def __len__(self) -> int:
@@ -54,18 +56,21 @@ class LaneQueue:
     def _reaches(self, offset: int) -> bool:
         if offset == self._expected:
             return True
-        if self._sought != self._expected:
-            self._sought = self.seek_to = self._expected
-            return False
-        self._items.append(Gap(self._expected, offset, "log_hole"))
-        self._expected = offset
-        return True
+        if self._hole and self._hole[0] == self._expected:
+            agreed = min(offset, self._hole[1])
+            self._items.append(Gap(self._expected, agreed, "log_hole"))
+            self._expected = agreed
+            if agreed == offset:
+                return True
+        self._hole = (self._expected, offset)
+        self.seek_to = self._expected
+        return False
 
     def take(self, size_max: int) -> Batch | None:
         """The next batch, of at most `size_max` records and gaps; it stays the next until `advance`."""
         if not self._items:
             return None
-        items = [self._items[i] for i in range(min(size_max, len(self._items)))]
+        items = list(islice(self._items, size_max))
         deliveries = [item for item in items if isinstance(item, Delivery)]
         gaps = [item for item in items if isinstance(item, Gap)]
         last = items[-1]

@@ -64,7 +64,7 @@ class Processor:
                 self._parks_in_a_row = 0
             return
         raise Stop(
-            f"the batch {batch.first_offset} to {batch.next_offset} of {batch.lane} lost {ATTEMPTS_MAX} races",
+            f"the batch of {batch.lane} from {batch.first_offset} on lost {ATTEMPTS_MAX} races in a row",
             remedy="look for long transactions on the database: stockledger doctor",
         )
 

@@ -11,13 +11,11 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from structlog.typing import FilteringBoundLogger
 
 from consumer.lane_queue import LaneQueue
-from consumer.topic import UNREACHABLE, delivery, fault, offset_of, open_consumer
+from consumer.topic import FORBIDDEN, UNREACHABLE, available, delivery, fault, offset_of, open_consumer
 from ledger import failpoints
 from ledger.domain.delivery import Lane
-from ledger.errors import RecordsLost, Stop, TopicReplaced
+from ledger.errors import Fenced, RecordsLost, Stop, TopicReplaced
 from ledger.store.lane import Claim
-
-SEEK_TIMEOUT_S = 5.0
 
 ClaimLanes = Callable[[list[int]], Mapping[int, Claim]]
 
@@ -50,12 +48,11 @@ class Source:
         )
 
     def poll(self, size_max: int, timeout_s: float) -> None:
-        """Wait for a first record, then take whatever else is there: never wait to fill a batch.
+        """Wait for a first record, then queue whatever else is there, too.
 
         Raises what went wrong in a callback, RecordsLost, TopicReplaced, TopicUnfit.
         """
-        first = self._consumer.poll(timeout_s)
-        messages = [] if first is None else [first, *self._consumer.consume(size_max - 1, timeout=0)]
+        messages = available(self._consumer, size_max, timeout_s)
         if self._failure:
             raise self._failure
         if messages:
@@ -107,11 +104,17 @@ class Source:
                 f"Kafka doesn't have the next record of {self._topic}[{message.partition()}]: {error.str()}",
                 remedy=f"stockledger gap accept {message.partition()}, to go on without what is gone",
             )
+        if (
+            error.code() == KafkaError._MAX_POLL_EXCEEDED
+        ):  # left the group; the client may not say which lanes
+            raise Fenced(f"a batch took too long, so others have the lanes now: {error.str()}")
         self._on_error(error)
 
     def _on_error(self, error: KafkaError) -> None:
-        if error.fatal():
+        if error.fatal() or error.code() == KafkaError._FATAL:
             self._failure = Stop(f"the Kafka client gave up: {error.str()}", remedy="stockledger doctor")
+        elif error.code() in FORBIDDEN:
+            self._failure = fault(error, f"read {self._topic}")
         elif error.code() in UNREACHABLE:
             if self._reachable and error.code() == KafkaError._ALL_BROKERS_DOWN:
                 self._reachable = False

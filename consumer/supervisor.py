@@ -75,27 +75,29 @@ class _Supervisor:
         self, settings: WorkerSettings, workers: int, log_format: str, log: FilteringBoundLogger
     ) -> None:
         self._settings = settings
+        self._workers = workers
         self._log_format = log_format
         self._log = log
         self._stopping = False
+        self._deadline: float | None = None
         self._totals = Totals()
         self._fault: LedgerError | None = None
-        self._children = {number: self._start(number) for number in range(1, workers + 1)}
+        self._children: dict[int, _Child] = {}
         self._due: dict[int, tuple[float, int]] = {}
 
     def run(self) -> Totals:
         begun = time.monotonic()
         with signals(self.stop):
-            deadline = float("inf")
+            for number in range(1, self._workers + 1):
+                self._children[number] = self._start(number)
             while self._children or (self._due and not self._stopping):
                 for number, child in list(self._children.items()):
                     if not child.process.is_alive():
                         self._ended(number, self._children.pop(number))
-                self._restart()
                 if self._stopping:
-                    deadline = min(deadline, time.monotonic() + STOP_BUDGET_S)
-                    if time.monotonic() > deadline:
-                        self._signal(signal.SIGKILL)
+                    self._end_children()
+                else:
+                    self._restart()
                 time.sleep(WATCH_INTERVAL_S)
         self._totals.seconds = time.monotonic() - begun
         if self._fault:
@@ -104,20 +106,32 @@ class _Supervisor:
 
     def stop(self) -> None:
         self._stopping = True
-        self._signal(signal.SIGTERM)
 
-    def _signal(self, number: signal.Signals) -> None:
-        for child in self._children.values():
-            if child.process.is_alive() and child.process.pid:
-                # not os.kill: multiprocessing reaps only in this thread, so the pid is still this child's
-                child.process.kill() if number == signal.SIGKILL else child.process.terminate()
+    def _end_children(self) -> None:
+        """Ask them once; when the budget is spent, end them."""
+        if self._deadline is None:
+            self._deadline = time.monotonic() + STOP_BUDGET_S
+            for child in self._children.values():
+                child.process.terminate()
+        elif time.monotonic() > self._deadline:
+            for child in self._children.values():
+                child.process.kill()
 
     def _start(self, number: int, failures: int = 0) -> _Child:
         ours, theirs = multiprocessing.Pipe(duplex=False)
         process = multiprocessing.get_context("spawn").Process(
-            target=_work, args=(self._settings, number, self._log_format, theirs), name=f"worker-{number}"
+            target=_work,
+            args=(self._settings, number, self._log_format, theirs),
+            name=f"worker-{number}",
+            daemon=True,  # ended with us, should anything here raise
         )
-        process.start()
+        # A terminal sends Ctrl-C to all of us. Children inherit the mask and never see it: they are told by
+        # SIGTERM, once, because a second signal would end them in the middle of a batch.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         return _Child(process, ours, time.monotonic(), failures)
 
@@ -136,7 +150,7 @@ class _Supervisor:
 
     def _restart(self) -> None:
         for number, (when, failures) in list(self._due.items()):
-            if not self._stopping and time.monotonic() >= when:
+            if time.monotonic() >= when:
                 del self._due[number]
                 self._children[number] = self._start(number, failures)
 
@@ -144,7 +158,7 @@ class _Supervisor:
 def _said(answer: Pipe) -> object:
     try:
         return answer.recv() if answer.poll() else None
-    except EOFError:
+    except (EOFError, OSError):  # it died before or in the middle of its answer
         return None
 
 
@@ -161,5 +175,3 @@ def _work(settings: WorkerSettings, number: int, log_format: str, answer: Pipe) 
     except LedgerError as error:
         log.error("halted", code=error.code, cause=error.message, next=error.remedy)
         answer.send(error)
-    except KeyboardInterrupt:
-        answer.send(worker.totals)

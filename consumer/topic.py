@@ -26,6 +26,7 @@ from ledger.domain.delivery import Bad, Delivery, Headers, Lane, Record
 from ledger.errors import BadSettings, BrokerUnavailable, LedgerError, TopicReplaced, TopicUnfit
 
 REQUEST_TIMEOUT_S = 10.0
+READ_SIZE = 1000
 
 Settings = Mapping[str, str]
 T = TypeVar("T")
@@ -172,13 +173,19 @@ def answer(future: "Future[T]", what: str, timeout_s: float) -> T:
 
 
 def deliveries(kafka: Settings, lane: Lane, first_offset: int, next_offset: int) -> Iterator[Delivery]:
-    """The lane's committed records in [`first_offset`, `next_offset`), as far as Kafka still has them."""
+    """The lane's committed records in [`first_offset`, `next_offset`), as far as Kafka still has them.
+
+    Raises BrokerUnavailable or TopicUnfit.
+    """
     consumer = open_consumer(kafka, group="stockledger-raw-reads")
     try:
-        consumer.assign([TopicPartition(lane.topic, lane.partition, first_offset)])
-        position = first_offset
+        position = max(first_offset, _kept_from(consumer, lane))
+        consumer.assign([TopicPartition(lane.topic, lane.partition, position)])
         while position < next_offset:
-            for message in consumer.consume(1000, timeout=REQUEST_TIMEOUT_S):
+            messages = available(consumer, READ_SIZE, REQUEST_TIMEOUT_S)
+            if not messages:
+                raise BrokerUnavailable(f"read {lane}: no answer", remedy="stockledger doctor")
+            for message in messages:
                 error = message.error()
                 if error and error.code() != KafkaError._PARTITION_EOF:
                     raise fault(error, f"read {lane}")
@@ -189,6 +196,20 @@ def deliveries(kafka: Settings, lane: Lane, first_offset: int, next_offset: int)
                     yield delivery(message)
     finally:
         consumer.close()
+
+
+def _kept_from(consumer: Consumer, lane: Lane) -> int:
+    try:
+        marks = consumer.get_watermark_offsets(TopicPartition(*lane), timeout=REQUEST_TIMEOUT_S)
+    except KafkaException as error:
+        raise fault(error.args[0], f"read {lane}") from error
+    return int(marks[0])
+
+
+def available(consumer: Consumer, size_max: int, timeout_s: float) -> list[Message]:
+    """Wait for a first message, then take whatever else is there: never wait to fill a batch."""
+    first = consumer.poll(timeout_s)
+    return [] if first is None else [first, *consumer.consume(size_max - 1, timeout=0)]
 
 
 def open_consumer(

@@ -6,11 +6,12 @@ the first record. Signals only set a flag (`stop`). No SQL here.
 """
 
 import contextlib
-import os
+import multiprocessing
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from structlog.typing import FilteringBoundLogger
 
@@ -21,7 +22,7 @@ from consumer.topic import TopicFacts
 from consumer.watch import TopicWatch
 from ledger import failpoints
 from ledger.domain.outcome import Outcome
-from ledger.errors import Fenced, Unavailable
+from ledger.errors import Fenced, Retry
 from ledger.store import lane
 from ledger.store.database import Connection, connect
 from ledger.store.lane import Claim
@@ -61,7 +62,6 @@ class Worker:
         self._settings = settings
         self._log = log
         self._stopping = False
-        self._parent = os.getppid()
         self._waiting_for = ""
         self._status_due = 0.0
         self._reported: Counter[Outcome] = Counter()
@@ -70,6 +70,12 @@ class Worker:
         """End after the batch in hand. Safe in a signal handler: it sets a flag."""
         self._stopping = True
 
+    @property
+    def _ending(self) -> bool:
+        """Whether to end: told so, or the supervisor is gone, and with it whoever would start us again."""
+        supervisor = multiprocessing.parent_process()
+        return self._stopping or (supervisor is not None and not supervisor.is_alive())
+
     def run(self) -> Totals:
         """Work until stopped or, with `until_caught_up`, until the topic's end as of now is applied.
 
@@ -77,12 +83,12 @@ class Worker:
         """
         begun = time.monotonic()
         failures = 0
-        while not self._stopping:
+        while not self._ending:
             done = self.totals.counts.total()
             try:
                 self._session()
                 break
-            except (Unavailable, Fenced) as doubt:
+            except (Retry, Fenced) as doubt:
                 failures = 0 if self.totals.counts.total() > done else failures + 1
                 self._say_waiting(doubt)
                 self._sleep(min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** min(failures, 10)))
@@ -94,45 +100,39 @@ class Worker:
         with contextlib.closing(connect(settings.dsn, purpose="run")) as conn:
             facts = topic.inspect(settings.kafka, settings.topic)
             assignment.preflight(conn, facts, settings.group)
-            ends = self._begin(conn, facts)
+            ends = self._ends(facts)
             processor = Processor(conn, self._log)
-            with self._member(conn, facts) as source:
+            watch = TopicWatch(settings.kafka, facts)
+            claim = partial(self._claim, conn)
+            with contextlib.closing(
+                Source(settings.kafka, settings.topic, settings.group, claim, self._log)
+            ) as source:
                 self._say_ready(facts)
-                watch = TopicWatch(settings.kafka, facts)
-                while not self._stopping and not (ends is not None and self._caught_up(conn, source, ends)):
+                while not self._ending and not self._caught_up(conn, source, ends):
                     source.poll(settings.batch_size_max, POLL_TIMEOUT_S)
                     self._apply_all(source, processor)
                     watch.look(urgent=source.suspicious)
                     source.suspicious = False
                     self._say_status(source)
-                    if os.getppid() != self._parent:
-                        self.stop()  # the supervisor is gone, and with it whoever would restart us
 
-    def _begin(self, conn: Connection, facts: TopicFacts) -> dict[int, int] | None:
-        """Make the lanes known; returns where the logs end now, if that is where to stop."""
+    def _ends(self, facts: TopicFacts) -> dict[int, int] | None:
+        """Where the logs end now, if that is where to stop."""
+        if not self._settings.until_caught_up:
+            return None
         marks = topic.watermarks(self._settings.kafka, facts.name, facts.partitions)
-        assignment.begin_lanes(conn, facts, marks, self._settings.start)
-        return {p: end for p, (_, end) in marks.items()} if self._settings.until_caught_up else None
+        return {partition: end for partition, (_, end) in marks.items()}
 
-    @contextlib.contextmanager
-    def _member(self, conn: Connection, facts: TopicFacts) -> Iterator[Source]:
+    def _claim(self, conn: Connection, partitions: list[int]) -> Mapping[int, Claim]:
+        """Own the lanes of an assignment. The topic is looked at anew: it may have grown or been replaced."""
         settings = self._settings
-
-        def claim(partitions: list[int]) -> Mapping[int, Claim]:
-            if not partitions:
-                return {}
-            marks = topic.watermarks(settings.kafka, facts.name, max(partitions) + 1)
-            return assignment.claim_lanes(conn, facts.name, marks, partitions)
-
-        source = Source(settings.kafka, settings.topic, settings.group, claim, self._log)
-        try:
-            yield source
-        finally:
-            source.close()
+        facts = topic.inspect(settings.kafka, settings.topic)
+        marks = topic.watermarks(settings.kafka, facts.name, facts.partitions)
+        assignment.begin_lanes(conn, facts, marks, settings.start)
+        return assignment.claim_lanes(conn, facts.name, marks, partitions)
 
     def _apply_all(self, source: Source, processor: Processor) -> None:
         for queue in list(source.lanes.values()):
-            while batch := queue.take(self._settings.batch_size_max):
+            while not self._ending and (batch := queue.take(self._settings.batch_size_max)):
                 try:
                     processor.apply(batch, queue.epoch)
                 finally:
@@ -142,9 +142,9 @@ class Worker:
                 source.hand_over(queue.lane, batch.next_offset)
                 failpoints.hit("advanced")
 
-    def _caught_up(self, conn: Connection, source: Source, ends: Mapping[int, int]) -> bool:
-        """Whether the whole topic is applied up to `ends`, by us and the others."""
-        if any(queue.end_seen < ends.get(p, 0) for p, queue in source.lanes.items()):
+    def _caught_up(self, conn: Connection, source: Source, ends: Mapping[int, int] | None) -> bool:
+        """Whether the whole topic is applied up to `ends`, by us and the others; never without `ends`."""
+        if ends is None or any(queue.end_seen < ends.get(p, 0) for p, queue in source.lanes.items()):
             return False
         rows = lane.read_all(conn)
         stored = {row.partition: row.next_offset for row in rows if row.topic == self._settings.topic}
@@ -152,10 +152,10 @@ class Worker:
 
     def _sleep(self, seconds: float) -> None:
         until = time.monotonic() + seconds
-        while not self._stopping and time.monotonic() < until:
+        while not self._ending and time.monotonic() < until:
             time.sleep(0.05)
 
-    def _say_waiting(self, doubt: Unavailable | Fenced) -> None:
+    def _say_waiting(self, doubt: Retry | Fenced) -> None:
         if doubt.message != self._waiting_for:  # one line a change of state, not one a try
             self._waiting_for = doubt.message
             self._log.warning("waiting", cause=doubt.message, code=doubt.code)

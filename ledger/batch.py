@@ -38,7 +38,7 @@ from ledger.store import (
     processed_message,
     stock,
 )
-from ledger.store.database import Connection, transaction
+from ledger.store.database import Connection, rollback, transaction
 from ledger.store.processed_message import Processed
 
 SEAL_ROUNDS = 2  # optimistic rounds before the head is locked first
@@ -190,7 +190,7 @@ def _take(work: _Work, key: MessageKey, happened: AnyEvent) -> int:
 def _append(conn: Connection, work: _Work) -> list[list[str]]:
     """Write what only grows, each table in the order of its primary key; returns the lines as digested."""
     work.cancelled.sort()
-    conflicts = _conflict_lines(conn, work)
+    conflicts = conflict.lines(conn, work.entry, work.batch.lane, work.conflicts)
     gaps = [gap.line(work.entry, work.batch.lane, g) for g in work.batch.gaps]
     tables = [_lines(work.register), _lines(work.events), _lines(work.cancelled), work.dead, conflicts, gaps]
     try:
@@ -199,7 +199,9 @@ def _append(conn: Connection, work: _Work) -> list[list[str]]:
         copy.send(conn, cancellation.COPY, _lines(work.cancelled))
     except Contended as error:
         if error.constraint in ("event_pkey", "cancellation_pkey") and not work.bumps_catalogue:
-            raise Defect(f"{error.constraint} was violated although the goods were locked") from error
+            rollback(conn)  # so that the head can be read: a rival on a new generation locks other rows
+            if journal.read_head(conn).stock_generation == work.head.stock_generation:
+                raise Defect(f"{error.constraint} was violated although the goods were locked") from error
         raise
     copy.send(conn, dead_letter.COPY, work.dead)
     copy.send(conn, conflict.COPY, conflicts)
@@ -210,16 +212,6 @@ def _append(conn: Connection, work: _Work) -> list[list[str]]:
 
 def _lines(rows: list[tuple[str, str, str]] | list[tuple[str, int, str]]) -> list[str]:
     return [row[2] for row in rows]
-
-
-def _conflict_lines(conn: Connection, work: _Work) -> list[str]:
-    earlier = [first.entry for _, _, first in work.conflicts if first.entry != work.entry]
-    lanes = processed_message.origins(conn, earlier) if earlier else {}
-    lanes[work.entry] = work.batch.lane
-    return [
-        conflict.line(work.entry, request, first, lanes[first.entry], delivery, work.batch.lane)
-        for delivery, request, first in work.conflicts
-    ]
 
 
 def _project(conn: Connection, work: _Work) -> None:

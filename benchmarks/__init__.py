@@ -1,0 +1,1 @@
+"""How fast, next to the physical limit and the naive way; see README.md."""
