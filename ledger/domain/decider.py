@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from ledger.domain import goods as goods_aggregate
 from ledger.domain import user as user_aggregate
-from ledger.domain.commands import CancelPurchase, MessageKey, PurchaseGoods, UserCommand
+from ledger.domain.commands import CancelPurchase, CloseUser, MessageKey, PurchaseGoods, RegisterUser
 from ledger.domain.delivery import Request
-from ledger.domain.events import AnyEvent, GoodsPurchased, PurchaseCancelled, UserEvent
+from ledger.domain.events import AnyEvent, GoodsPurchased, PurchaseCancelled, UserClosed, UserRegistered
 from ledger.domain.goods import NOT_LISTED, Goods, Purchase
 from ledger.domain.outcome import Rejection
 from ledger.domain.user import UNKNOWN, User
@@ -37,32 +37,39 @@ class Place(NamedTuple):
 
 def decide(state: State, request: Request) -> AnyEvent | Rejection:
     """The event that the request causes in this state, or why there is none."""
-    command = request.command
-    if isinstance(command, UserCommand):
-        return user_aggregate.decide(state.users.get(command.user_id, UNKNOWN), command)
-    goods = state.goods.get(command.goods_id, NOT_LISTED)
-    if isinstance(command, PurchaseGoods):
-        return goods_aggregate.decide(goods, command, buyer=state.users.get(command.user_id, UNKNOWN))
-    if isinstance(command, CancelPurchase):
-        key = goods_aggregate.purchase_key(command, request.key)
-        return goods_aggregate.decide(goods, command, cancelled=key, purchase=state.purchases.get(key))
-    return goods_aggregate.decide(goods, command)
+    match request.command:
+        case PurchaseGoods() as command:
+            buyer = state.users.get(command.user_id, UNKNOWN)
+            return goods_aggregate.decide(_goods(state, command.goods_id), command, buyer=buyer)
+        case CancelPurchase() as command:
+            key = goods_aggregate.purchase_key(command, request.key)
+            goods, purchase = _goods(state, command.goods_id), state.purchases.get(key)
+            return goods_aggregate.decide(goods, command, cancelled=key, purchase=purchase)
+        case RegisterUser() | CloseUser() as command:
+            return user_aggregate.decide(state.users.get(command.user_id, UNKNOWN), command)
+        case command:
+            return goods_aggregate.decide(_goods(state, command.goods_id), command)
 
 
 def evolve(state: State, key: MessageKey, event: AnyEvent) -> Place:
     """Take the event of the command `key` into the state, and say where it stands."""
-    if isinstance(event, UserEvent):
-        user = user_aggregate.evolve(state.users.get(event.user_id, UNKNOWN), event)
-        state.users[event.user_id] = user
-        return Place(user_aggregate.stream(event.user_id), user.version)
-    if isinstance(event, GoodsPurchased):
-        state.purchases[key] = Purchase(event.goods_id, event.user_id, event.quantity)
-    elif isinstance(event, PurchaseCancelled):
-        bought = MessageKey(event.purchase_source, event.purchase_id)
-        state.purchases[bought] = Purchase(event.goods_id, event.user_id, event.quantity, cancelled=True)
-    goods = goods_aggregate.evolve(state.goods.get(event.goods_id, NOT_LISTED), event)
+    match event:
+        case GoodsPurchased():
+            state.purchases[key] = Purchase(event.goods_id, event.user_id, event.quantity)
+        case PurchaseCancelled():
+            bought = MessageKey(event.purchase_source, event.purchase_id)
+            state.purchases[bought] = Purchase(event.goods_id, event.user_id, event.quantity, cancelled=True)
+        case UserRegistered() | UserClosed():
+            user = user_aggregate.evolve(state.users.get(event.user_id, UNKNOWN), event)
+            state.users[event.user_id] = user
+            return Place(user_aggregate.stream(event.user_id), user.version)
+    goods = goods_aggregate.evolve(_goods(state, event.goods_id), event)
     state.goods[event.goods_id] = goods
     return Place(goods_aggregate.stream(event.goods_id), goods.version)
+
+
+def _goods(state: State, goods_id: str) -> Goods:
+    return state.goods.get(goods_id, NOT_LISTED)
 
 
 def fold(history: Iterable[tuple[MessageKey, AnyEvent]]) -> State:

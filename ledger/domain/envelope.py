@@ -7,12 +7,19 @@ Source: CloudEvents 1.0.2, "Kafka Protocol Binding", sections 3.2 (binary) and 3
 
 import hashlib
 import json
-from collections.abc import Iterable
-from typing import Any, Never, TypeVar
+from collections import Counter
+from typing import Any, Never, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
-from ledger.domain.commands import COMMANDS, AnyCommand, CancelPurchase, MessageKey, is_key_part
+from ledger.domain.commands import (
+    COMMANDS,
+    KEY_PART_MAX,
+    AnyCommand,
+    CancelPurchase,
+    MessageKey,
+    is_key_part,
+)
 from ledger.domain.delivery import Bad, Headers, Request
 
 SPEC_VERSION = "1.0"
@@ -20,6 +27,8 @@ TYPE_PREFIX = "stockledger."
 TYPE_VERSION = ".v1"
 JSON_TYPE = "application/json"
 STRUCTURED_TYPE = "application/cloudevents+json"
+REQUIRED = ("specversion", "id", "source", "type")
+REQUIRED_HEADERS = tuple(f"ce_{name}" for name in REQUIRED)
 DETAIL_MAX = 500
 
 MODELS = {f"{TYPE_PREFIX}{name}{TYPE_VERSION}": model for name, model in COMMANDS.items()}
@@ -87,12 +96,13 @@ def parse_fields(text: str) -> dict[str, Any]:
     Raises ValueError with a sentence that says where it isn't one.
     """
     try:
-        fields = _JSON.decode(text)
+        fields = _QUICK.decode(text)
+        if not isinstance(fields, dict):
+            raise ValueError("isn't a JSON object")
+        # As many colons as fields: no key is repeated. Else one is, or an object or a text holds a colon.
+        return fields if text.count(":") == len(fields) else _CAREFUL.decode(text)
     except RecursionError:
         raise ValueError("is nested too deeply") from None
-    if not isinstance(fields, dict):
-        raise ValueError("isn't a JSON object")
-    return fields
 
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -101,7 +111,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 def validate(model: type[ModelT], fields: dict[str, Any]) -> ModelT:
     """The model of these fields. Raises ValueError naming the first field that is wrong, never its value."""
     try:
-        return model.model_validate(fields)
+        return cast(ModelT, model.__pydantic_validator__.validate_python(fields))
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "value"
@@ -109,8 +119,8 @@ def validate(model: type[ModelT], fields: dict[str, Any]) -> ModelT:
 
 
 def _binary(attributes: dict[str, bytes | None], value: bytes) -> Request:
-    found = {name: _text(attributes, "ce_" + name) for name in ("specversion", "id", "source", "type")}
-    return _request(found, _object(value))
+    specversion, id, source, type = (_text(attributes, name) for name in REQUIRED_HEADERS)
+    return _request(specversion, id, source, type, _object(value))
 
 
 def _structured(content_type: str, value: bytes) -> Request:
@@ -119,9 +129,7 @@ def _structured(content_type: str, value: bytes) -> Request:
         raise _Invalid("content_type", f"{media.strip()} isn't supported: use {STRUCTURED_TYPE}")
     _require_utf8(parameters)
     event = _object(value)
-    for name in ("specversion", "id", "source", "type"):
-        if not isinstance(event.get(name), str):
-            raise _Invalid("attribute", f"the attribute {name} is missing or no text")
+    specversion, id, source, type = (_attribute(event, name) for name in REQUIRED)
     if "data_base64" in event:
         raise _Invalid("data_base64", "binary data isn't supported: use data")
     data_type = event.get("datacontenttype")
@@ -132,33 +140,39 @@ def _structured(content_type: str, value: bytes) -> Request:
     data = event.get("data")
     if not isinstance(data, dict):
         raise _Invalid("json", "data isn't a JSON object")
-    return _request(event, data)
+    return _request(specversion, id, source, type, data)
 
 
-def _request(attributes: dict[str, Any], fields: dict[str, Any]) -> Request:
-    if attributes["specversion"] != SPEC_VERSION:
+def _request(specversion: str, id: str, source: str, type: str, fields: dict[str, Any]) -> Request:
+    if specversion != SPEC_VERSION:
         raise _Invalid("attribute", f"specversion must be {SPEC_VERSION}")
-    for name in ("id", "source"):
-        if not is_key_part(attributes[name]):
-            raise _Invalid("attribute", f"{name} must be 1 to 128 visible ASCII characters")
-    model = MODELS.get(attributes["type"])
+    if not (is_key_part(id) and is_key_part(source)):
+        raise _Invalid("attribute", f"id and source must be 1 to {KEY_PART_MAX} visible ASCII characters")
+    model = MODELS.get(type)
     if model is None:
-        raise _Invalid("unknown_type", f"{attributes['type'][:128]} isn't known to this version")
+        raise _Invalid("unknown_type", f"{type[:128]} isn't known to this version")
     try:
         command = validate(model, fields)
     except ValueError as error:
         raise _Invalid("field", str(error)) from None
-    key = MessageKey(attributes["source"], attributes["id"])
+    key = MessageKey(source, id)
     return Request(key, command, fingerprint(key, command))
 
 
-def _attributes(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, bytes | None]:
-    found: dict[str, bytes | None] = {}
-    for name, raw in headers:
-        if name in found and (name.startswith("ce_") or name == "content-type"):
-            raise _Invalid("repeated_attribute", f"the header {name} occurs more than once")
-        found[name] = raw
+def _attributes(headers: Headers) -> dict[str, bytes | None]:
+    found = dict(headers)
+    if len(found) != len(headers):
+        for name, times in Counter(name for name, _ in headers).items():
+            if times > 1 and (name.startswith("ce_") or name == "content-type"):
+                raise _Invalid("repeated_attribute", f"the header {name} occurs more than once")
     return found
+
+
+def _attribute(event: dict[str, Any], name: str) -> str:
+    attribute = event.get(name)
+    if not isinstance(attribute, str):
+        raise _Invalid("attribute", f"the attribute {name} is missing or no text")
+    return attribute
 
 
 def _text(attributes: dict[str, bytes | None], name: str) -> str:
@@ -207,4 +221,5 @@ def _no_float(text: str) -> Never:
     raise ValueError(f"has the number {text[:40]}, which is no integer")
 
 
-_JSON = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_no_float, parse_constant=_no_float)
+_QUICK = json.JSONDecoder(parse_float=_no_float, parse_constant=_no_float)
+_CAREFUL = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_no_float, parse_constant=_no_float)

@@ -10,6 +10,7 @@ from typing import Any, LiteralString
 
 from ledger.store.database import Connection, faults
 
+NULL = "\\N"
 Value = str | int | bytes | None | list[bytes | None]
 
 
@@ -41,7 +42,8 @@ def receive(
     return found
 
 
-def _text(value: str) -> str:
+def text(value: str) -> str:
+    """A text column's part of a line. (Beside `line`, which takes any row, for the hot tables' own.)"""
     if "\\" in value:
         value = value.replace("\\", "\\\\")
     if not value.isprintable():  # the only characters to escape besides the backslash are control characters
@@ -63,9 +65,9 @@ def _array(values: list[bytes | None]) -> str:
 
 
 _ENCODERS: dict[type, Callable[[Any], str]] = {
-    str: _text,
+    str: text,
     int: str,
     bytes: _bytes,
     list: _array,
-    type(None): lambda _: "\\N",
+    type(None): lambda _: NULL,
 }

@@ -5,7 +5,14 @@ from collections.abc import Sequence
 from ledger.domain.commands import MessageKey
 from ledger.domain.decider import Place
 from ledger.domain.envelope import canonical
-from ledger.domain.events import AnyEvent, GoodsPurchased, PurchaseCancelled, UserEvent, stock_delta
+from ledger.domain.events import (
+    AnyEvent,
+    GoodsPurchased,
+    PurchaseCancelled,
+    UserClosed,
+    UserRegistered,
+    stock_delta,
+)
 from ledger.domain.goods import Purchase, stream
 from ledger.store import copy
 from ledger.store.database import Connection
@@ -33,10 +40,16 @@ PLACE = "SELECT stream, version FROM ledger.events WHERE position = %s AND sourc
 
 def line(entry: int, ordinal: int, place: Place, key: MessageKey, event: AnyEvent) -> str:
     """The event's row."""
-    user_id = event.user_id if isinstance(event, UserEvent | GoodsPurchased | PurchaseCancelled) else None
-    payload = canonical(event).decode()
-    return copy.line(
-        entry, ordinal, *place, event.TYPE, payload, stock_delta(event), user_id, key.source, key.id
+    stream, source, id_ = copy.text(place.stream), copy.text(key.source), copy.text(key.id)
+    payload = copy.text(canonical(event).decode())
+    match event:
+        case GoodsPurchased() | PurchaseCancelled() | UserRegistered() | UserClosed():
+            user_id = copy.text(event.user_id)
+        case _:
+            user_id = copy.NULL
+    return (
+        f"{entry}\t{ordinal}\t{stream}\t{place.version}\t{event.TYPE}\t{payload}\t"
+        f"{stock_delta(event)}\t{user_id}\t{source}\t{id_}\n"
     )
 
 

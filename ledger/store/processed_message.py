@@ -44,9 +44,10 @@ COPY (SELECT entry, "offset", version, reason, fingerprint, source, id
       FROM ledger.processed_message WHERE entry BETWEEN %s AND %s ORDER BY entry, "offset") TO STDOUT
 """
 # One key column and one array: an index probe per id. The source is compared afterwards, in `find`.
+# The ids travel as one text (none holds a space): 5,000 list elements cost the driver 1.5 us each.
 PROBE = """
 SELECT source, id, fingerprint, reason, version, entry, "offset"
-FROM ledger.processed_message WHERE id = ANY(%s)
+FROM ledger.processed_message WHERE id = ANY(string_to_array(%s, ' '))
 """
 ORIGINS = "SELECT entry, topic, partition FROM ledger.journal WHERE entry = ANY(%s)"
 OUTCOMES = """
@@ -60,20 +61,15 @@ SELECT reason, count(*) FROM ledger.processed_message WHERE reason IS NOT NULL G
 
 def line(key: MessageKey, processed: Processed) -> str:
     """The command's row."""
-    return copy.line(
-        processed.entry,
-        processed.offset,
-        processed.version,
-        processed.reason,
-        processed.fingerprint,
-        key.source,
-        key.id,
-    )
+    fingerprint, reason, version, entry, offset = processed
+    decided = f"{copy.NULL}\t{reason}" if version is None else f"{version}\t{copy.NULL}"
+    source, id_ = copy.text(key.source), copy.text(key.id)
+    return f"{entry}\t{offset}\t{decided}\t\\\\x{fingerprint.hex()}\t{source}\t{id_}\n"
 
 
 def find(conn: Connection, keys: Iterable[MessageKey]) -> dict[MessageKey, Processed]:
     """Those of the keys that are known. A superset may come back where sources share an id."""
-    rows = conn.execute(PROBE, (list({key.id for key in keys}),), binary=True)
+    rows = conn.execute(PROBE, (" ".join({key.id for key in keys}),), binary=True)
     return {MessageKey(source, id_): Processed(*rest) for source, id_, *rest in rows}
 
 

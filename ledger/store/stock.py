@@ -39,9 +39,13 @@ def level(conn: Connection, goods_id: str) -> StockLevel | None:
     return StockLevel(*row) if row else None
 
 
-def lock(conn: Connection, generation: int, goods_ids: Iterable[str]) -> None:
-    """Hold the goods' rows until the transaction ends. Goods without a row aren't held."""
-    conn.execute(LOCK, (generation, list(goods_ids)))
+def lock(conn: Connection, generation: int, goods_ids: Iterable[str]) -> set[str]:
+    """Hold the goods' rows until the transaction ends; returns those that have one.
+
+    Only these may be read afterwards: a row that is committed between the two statements is seen by the
+    second and held by neither.
+    """
+    return {goods_id for (goods_id,) in conn.execute(LOCK, (generation, list(goods_ids)))}
 
 
 def read(conn: Connection, generation: int, goods_ids: Iterable[str]) -> dict[str, Goods]:

@@ -5,7 +5,7 @@ from itertools import chain, combinations
 
 import pytest
 
-import ledger.batch
+import ledger.work
 from consumer import processor
 from consumer.log import logger
 from consumer.processor import ATTEMPTS_MAX, PARKS_IN_A_ROW_MAX, Processor
@@ -18,7 +18,7 @@ from ledger.store.database import Budgets, connect
 from ledger.verify import verify
 from tests.support.batches import Hole, Lanes, says
 
-DECIDE = ledger.batch.decide
+DECIDE = ledger.work.decide
 POISON = "poison"
 APPLIED, DEAD = Outcome.APPLIED, Outcome.DEAD
 SETUP = (
@@ -62,7 +62,7 @@ FAULTS = {"bug": raises, "sqlstate_23514": oversells}
 @pytest.fixture(params=FAULTS)
 def code(request, monkeypatch):
     """The dead letter's code of a record whose id has `poison` in it."""
-    monkeypatch.setattr(ledger.batch, "decide", FAULTS[request.param])
+    monkeypatch.setattr(ledger.work, "decide", FAULTS[request.param])
     return request.param
 
 
@@ -140,7 +140,7 @@ def test_gaps_around_poison_are_recorded_once(conn, lanes, code):
 
 def test_a_parked_record_is_kept_byte_for_byte_and_its_id_is_free(conn, lanes, monkeypatch):
     """It is never registered: sent again once the fault is mended, it is applied."""
-    monkeypatch.setattr(ledger.batch, "decide", raises)
+    monkeypatch.setattr(ledger.work, "decide", raises)
     record = buy(f"p-{POISON}")
     apply(Processor(conn, logger()), lanes, lanes.batch(0, record))
     [(key, value, detail)] = conn.execute("SELECT key, value, detail FROM ledger.dead_letters").fetchall()
