@@ -11,7 +11,7 @@ COMPILE := uv pip compile --quiet --universal --generate-hashes --python-version
 # A virtual environment whose interpreter or pip is gone is made again.
 $(shell $(BIN)/python -c 'import pip' 2>/dev/null || rm -f .venv/*.stamp)
 
-.PHONY: help demo test check lock clean
+.PHONY: help demo test check bench lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +27,9 @@ check: .venv/dev.stamp  ## style, types, floors
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+bench: .venv/dev.stamp  ## commands per second beside the limit and the naive way; minutes
+	$(BIN)/python -m benchmarks.throughput $(ARGS)
 
 lock:  ## resolve requirements/*.txt again after a change in pyproject.toml; needs uv
 	$(COMPILE) -o requirements/demo.txt
