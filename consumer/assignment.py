@@ -15,7 +15,7 @@ from ledger.domain.delivery import Batch, Gap, Lane
 from ledger.errors import Contended, RecordsLost, TopicUnfit
 from ledger.store import identity, lane, migrate
 from ledger.store.database import Connection, transaction
-from ledger.store.lane import Claim, Owner
+from ledger.store.lane import Claim, LaneRow, Owner
 from ledger.store.server import require_durable
 
 Watermarks = Mapping[int, tuple[int, int]]
@@ -24,7 +24,7 @@ Watermarks = Mapping[int, tuple[int, int]]
 def preflight(conn: Connection, facts: TopicFacts, group: str) -> None:
     """Check all that can be wrong before the first record is read, and make the ledger this group's.
 
-    Raises SchemaMismatch, UnsafeSettings, ForeignGroup, TopicReplaced (another cluster) or TopicUnfit.
+    Raises SchemaMismatch, UnsafeSettings, ForeignGroup, TopicReplaced or TopicUnfit, each with its remedy.
     """
     migrate.require_current(conn)
     require_durable(conn)
@@ -34,6 +34,15 @@ def preflight(conn: Connection, facts: TopicFacts, group: str) -> None:
             remedy=f"set cleanup.policy=delete on {facts.name}",
         )
     identity.claim(conn, group, facts.cluster_id)
+    known_lanes(conn, facts)
+
+
+def known_lanes(conn: Connection, facts: TopicFacts) -> list[LaneRow]:
+    """The topic's lanes. Raises TopicReplaced if they were begun with another topic of this name."""
+    rows = [row for row in lane.read_all(conn) if row.topic == facts.name]
+    for row in rows:
+        require_same_topic(facts.name, row.topic_id, facts.topic_id)
+    return rows
 
 
 def begin_lanes(conn: Connection, facts: TopicFacts, marks: Watermarks, start: str | None) -> None:
@@ -42,10 +51,7 @@ def begin_lanes(conn: Connection, facts: TopicFacts, marks: Watermarks, start: s
     `start` counts for a topic first met; a partition added to a known one is read from its beginning.
     Raises TopicReplaced, or RecordsLost if a log's head is already gone and no `start` says it is meant.
     """
-    rows = [row for row in lane.read_all(conn) if row.topic == facts.name]
-    for row in rows:
-        require_same_topic(facts.name, row.topic_id, facts.topic_id)
-    known = {row.partition for row in rows}
+    known = {row.partition for row in known_lanes(conn, facts)}
     with transaction(conn):
         for partition in range(facts.partitions):
             if partition in known:

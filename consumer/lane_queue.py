@@ -3,7 +3,8 @@
 Knows no Kafka client. What arrives must begin at the lane's stored offset and continue it. At a hole the
 reader seeks back once, because the client itself loses records (an exception inside `consume()` destroys
 what it had dequeued while its position stays advanced). A hole that stays is Kafka's own (transaction
-markers, aborted records) and becomes a gap, as far as both looks agree: a record seen once exists.
+markers, aborted records) and becomes a gap, as far as both looks agree: a record seen once exists. What
+was read behind a hole is only looked at for more of them, so that one way back serves many transactions.
 """
 
 from collections import deque
@@ -26,8 +27,10 @@ class LaneQueue:
         self.seek_to: int | None = None
         """Where the reader must seek before it reads on."""
         self._expected = claim.next_offset
-        self._hole: tuple[int, int] | None = None
-        """The hole that was seen last, and sought back to."""
+        self._seen = claim.next_offset
+        """Where the look goes on behind a hole, while `seek_to` is set."""
+        self._holes: dict[int, int] = {}
+        """The holes that were seen once, from their first offset to their next."""
         self._items: deque[Delivery | Gap] = deque()
 
     def __len__(self) -> int:
@@ -35,9 +38,12 @@ class LaneQueue:
 
     def expects(self, offset: int) -> bool:
         """Whether the record at `offset` is the next one to `add`; sets `seek_to` where one is missing."""
-        if self.seek_to is not None or offset < self._expected:
-            return False  # read before the seek took effect, or already here
-        return self._reaches(offset)
+        if self.seek_to is not None:
+            self._look(offset, offset + 1)
+            return False
+        if offset < self._expected:
+            return False  # already here
+        return self._reaches(offset, offset + 1)
 
     def add(self, delivery: Delivery) -> None:
         """Take the record that was just expected."""
@@ -46,23 +52,30 @@ class LaneQueue:
 
     def reached_end(self, offset: int) -> None:
         """The reader met the end of the log: what is missing before it is a trailing hole."""
-        if self.seek_to is None and offset >= self._expected and self._reaches(offset):
+        if self.seek_to is not None:
+            self._look(offset, offset)
+        elif offset >= self._expected and self._reaches(offset, offset):
             self.end_seen = max(self.end_seen, offset)
 
     def sought(self) -> None:
         """The reader has done as `seek_to` said."""
         self.seek_to = None
 
-    def _reaches(self, offset: int) -> bool:
-        if offset == self._expected:
-            return True
-        if self._hole and self._hole[0] == self._expected:
-            agreed = min(offset, self._hole[1])
+    def _look(self, offset: int, next_offset: int) -> None:
+        if offset > self._seen:
+            self._holes[self._seen] = offset
+        self._seen = max(self._seen, next_offset)
+
+    def _reaches(self, offset: int, next_offset: int) -> bool:
+        if offset > self._expected and self._expected in self._holes:
+            agreed = min(offset, self._holes[self._expected])
             self._items.append(Gap(self._expected, agreed, "log_hole"))
             self._expected = agreed
-            if agreed == offset:
-                return True
-        self._hole = (self._expected, offset)
+        if offset == self._expected:
+            return True
+        self._holes = {first: next_ for first, next_ in self._holes.items() if first > self._expected}
+        self._holes[self._expected] = offset
+        self._seen = next_offset
         self.seek_to = self._expected
         return False
 

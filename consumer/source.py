@@ -14,7 +14,7 @@ from consumer.lane_queue import LaneQueue
 from consumer.topic import FORBIDDEN, UNREACHABLE, available, delivery, fault, offset_of, open_consumer
 from ledger import failpoints
 from ledger.domain.delivery import Lane
-from ledger.errors import Fenced, RecordsLost, Stop, TopicReplaced
+from ledger.errors import BrokerUnavailable, Fenced, Stop, TopicReplaced
 from ledger.store.lane import Claim
 
 ClaimLanes = Callable[[list[int]], Mapping[int, Claim]]
@@ -50,7 +50,8 @@ class Source:
     def poll(self, size_max: int, timeout_s: float) -> None:
         """Wait for a first record, then queue whatever else is there, too.
 
-        Raises what went wrong in a callback, RecordsLost, TopicReplaced, TopicUnfit.
+        Raises what went wrong in a callback, TopicReplaced, TopicUnfit; Fenced or BrokerUnavailable where the
+        lanes are in doubt.
         """
         messages = available(self._consumer, size_max, timeout_s)
         if self._failure:
@@ -80,7 +81,7 @@ class Source:
 
     def _seek(self, partition: int, queue: LaneQueue) -> None:
         assert queue.seek_to is not None
-        self._log.info("seek back to a hole", partition=partition, offset=queue.seek_to)
+        self._log.debug("seek back to a hole", partition=partition, offset=queue.seek_to)
         try:
             self._consumer.seek(TopicPartition(self._topic, partition, queue.seek_to))
         except KafkaException as error:
@@ -99,14 +100,14 @@ class Source:
         self._leader_epochs[lane.partition] = epoch
 
     def _handle(self, error: KafkaError, message: Message) -> None:
-        if error.code() == KafkaError._AUTO_OFFSET_RESET:
-            raise RecordsLost(
-                f"Kafka doesn't have the next record of {self._topic}[{message.partition()}]: {error.str()}",
-                remedy=f"stockledger gap accept {message.partition()}, to go on without what is gone",
-            )
+        if (
+            error.code() == KafkaError._AUTO_OFFSET_RESET
+        ):  # deleted, or another topic: the next session sees which
+            lane = Lane(self._topic, message.partition() or 0)
+            raise BrokerUnavailable(f"Kafka doesn't have the next record of {lane}: {error.str()}")
         if (
             error.code() == KafkaError._MAX_POLL_EXCEEDED
-        ):  # left the group; the client may not say which lanes
+        ):  # left the group, and may not say which lanes it lost
             raise Fenced(f"a batch took too long, so others have the lanes now: {error.str()}")
         self._on_error(error)
 
@@ -129,6 +130,7 @@ class Source:
             self._log.info("a broker answers again")
 
     def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        starts = []  # where the claim fails it is assigned nothing: else it would choose offsets of its own
         try:
             claims = self._claim([p.partition for p in partitions])
             for number, claim in claims.items():
@@ -136,8 +138,10 @@ class Source:
             starts = [TopicPartition(self._topic, n, claim.next_offset) for n, claim in claims.items()]
         except BaseException as error:  # noqa: BLE001 (raised again by `poll`)
             self._failure = error
-            starts = []  # assigned to nothing: else the client would choose offsets of its own
-        self._assign(starts)
+        try:
+            self._assign(starts)
+        except KafkaException as error:
+            self._failure = self._failure or fault(error.args[0], "take over lanes")
         self._log.info("assigned", partitions=sorted(self.lanes), reachable=self._reachable)
 
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:

@@ -25,7 +25,8 @@ from ledger.domain import envelope
 from ledger.domain.delivery import Bad, Delivery, Headers, Lane, Record
 from ledger.errors import BadSettings, BrokerUnavailable, LedgerError, TopicReplaced, TopicUnfit
 
-REQUEST_TIMEOUT_S = 10.0
+REQUEST_TIMEOUT_S = 4.0  # less than the 5 s in which a worker must end
+PATIENT_TIMEOUT_S = 10.0
 READ_SIZE = 1000
 
 Settings = Mapping[str, str]
@@ -38,6 +39,22 @@ UNREACHABLE = {
     KafkaError._RESOLVE,
     KafkaError._AUTHENTICATION,
     KafkaError._SSL,
+}
+RETRIABLE = {  # the protocol's own word for errors that pass: elections, starts, loading
+    KafkaError.BROKER_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.KAFKA_STORAGE_ERROR,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NETWORK_EXCEPTION,
+    KafkaError.NOT_CONTROLLER,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.OFFSET_NOT_AVAILABLE,
+    KafkaError.REPLICA_NOT_AVAILABLE,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
 }
 FORBIDDEN = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
@@ -65,6 +82,8 @@ def fault(error: KafkaError, what: str) -> LedgerError:
     code = error.code()
     if code in UNREACHABLE:
         return BrokerUnavailable(f"{what}: no broker answers ({error.str()})", remedy="stockledger doctor")
+    if code in RETRIABLE:
+        return BrokerUnavailable(f"{what}: not yet ({error.str()})", remedy="stockledger doctor")
     if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
         return TopicUnfit(
             f"{what}: the topic doesn't exist", remedy="stockledger migrate --topic NAME --partitions N"
@@ -132,9 +151,9 @@ def _config(client: AdminClient, topic: str, timeout_s: float) -> dict[str, str]
 def create(kafka: Settings, topic: str, partitions: int, replication: int = -1) -> None:
     """Create the topic; -1 takes the broker's default replication. One that exists is left alone."""
     client = admin(kafka)  # named: its requests die with it
-    made = client.create_topics([NewTopic(topic, partitions, replication)], request_timeout=REQUEST_TIMEOUT_S)
+    made = client.create_topics([NewTopic(topic, partitions, replication)], request_timeout=PATIENT_TIMEOUT_S)
     try:
-        made[topic].result(REQUEST_TIMEOUT_S + 1)
+        made[topic].result(PATIENT_TIMEOUT_S + 1)
     except KafkaException as error:
         if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
             raise fault(error.args[0], f"create the topic {topic}") from error
@@ -182,7 +201,7 @@ def deliveries(kafka: Settings, lane: Lane, first_offset: int, next_offset: int)
         position = max(first_offset, _kept_from(consumer, lane))
         consumer.assign([TopicPartition(lane.topic, lane.partition, position)])
         while position < next_offset:
-            messages = available(consumer, READ_SIZE, REQUEST_TIMEOUT_S)
+            messages = available(consumer, READ_SIZE, PATIENT_TIMEOUT_S)
             if not messages:
                 raise BrokerUnavailable(f"read {lane}: no answer", remedy="stockledger doctor")
             for message in messages:
@@ -200,7 +219,7 @@ def deliveries(kafka: Settings, lane: Lane, first_offset: int, next_offset: int)
 
 def _kept_from(consumer: Consumer, lane: Lane) -> int:
     try:
-        marks = consumer.get_watermark_offsets(TopicPartition(*lane), timeout=REQUEST_TIMEOUT_S)
+        marks = consumer.get_watermark_offsets(TopicPartition(*lane), timeout=PATIENT_TIMEOUT_S)
     except KafkaException as error:
         raise fault(error.args[0], f"read {lane}") from error
     return int(marks[0])

@@ -28,19 +28,21 @@ class TopicWatch:
         self._asked = time.monotonic()
         self._answer: Future[TopicDescription] | None = None
         self._misses = 0
+        self._urgent = False
 
     def look(self, *, urgent: bool) -> None:
-        """Take an answer that has come, and ask again when it is time.
+        """Take an answer that has come, and ask again when it is time: soon, if something is `urgent`.
 
         Raises TopicReplaced, or TopicUnfit where the topic is gone.
         """
+        self._urgent = self._urgent or urgent
         if self._answer is not None:
             if self._answer.done():
                 future, self._answer = self._answer, None
                 self._judge(future)
             return
-        if time.monotonic() - self._asked >= (URGENT_INTERVAL_S if urgent else INTERVAL_S):
-            self._asked = time.monotonic()
+        if time.monotonic() - self._asked >= (URGENT_INTERVAL_S if self._urgent else INTERVAL_S):
+            self._asked, self._urgent = time.monotonic(), False
             topics = TopicCollection([self._facts.name])
             self._answer = self._client.describe_topics(topics, request_timeout=INTERVAL_S)[self._facts.name]
 

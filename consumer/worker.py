@@ -24,7 +24,7 @@ from ledger import failpoints
 from ledger.domain.outcome import Outcome
 from ledger.errors import Fenced, Retry
 from ledger.store import lane
-from ledger.store.database import Connection, connect
+from ledger.store.database import Connection, connect, faults
 from ledger.store.lane import Claim
 
 POLL_TIMEOUT_S = 0.1
@@ -97,7 +97,7 @@ class Worker:
 
     def _session(self) -> None:
         settings = self._settings
-        with contextlib.closing(connect(settings.dsn, purpose="run")) as conn:
+        with faults(), contextlib.closing(connect(settings.dsn, purpose="run")) as conn:
             facts = topic.inspect(settings.kafka, settings.topic)
             assignment.preflight(conn, facts, settings.group)
             ends = self._ends(facts)

@@ -1,8 +1,8 @@
 """Dead letters back into the topic: byte for byte, each to the partition it came from, in the order given.
 
 The only way back in is the front door: a dead record was never registered, so its id is still free and the
-ledger judges it anew. A letter counts as sent only once the broker has acknowledged it; after the first one
-that isn't, nothing more is sent, so no lane's order is broken. Sending one again is always safe.
+ledger judges it anew. A letter counts as sent only once the broker has acknowledged it; after the first
+report that one isn't, nothing more is sent. Sending one again is always safe.
 """
 
 import logging
@@ -44,6 +44,7 @@ class Redriver:
         self._producer.flush(self._timeout_s)
         self._producer.purge()
         self._producer.flush(REPORT_DELAY_S)
+        acknowledged.sort(key=lambda letter: (letter.lane, letter.offset))  # reports come lane by lane
         if len(acknowledged) == len(letters):
             return acknowledged, None
         return acknowledged, self._fault(f"{len(acknowledged)} of {len(letters)} records are acknowledged")

@@ -10,6 +10,9 @@ its session timeout less a second to rebalance after a member joins or leaves; a
 """
 
 import ctypes
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ctypes import POINTER, c_char_p, c_int, c_int16, c_int32, c_int64, c_size_t, c_void_p
 from types import TracebackType
 from typing import Any, Self
@@ -79,7 +82,8 @@ class EmbeddedKafka:
         self._client = self._rd.rd_kafka_new(PRODUCER, conf, error, len(error))
         if not self._client:
             raise Unavailable(f"librdkafka made no client: {error.value.decode()}")
-        self._cluster = self._rd.rd_kafka_mock_cluster_new(self._client, 1)
+        with _signals_blocked():
+            self._cluster = self._rd.rd_kafka_mock_cluster_new(self._client, 1)
         if not self._cluster:
             raise Unavailable("librdkafka made no mock cluster")
         # without a controller the admin client's describe_topics and describe_cluster wait for one
@@ -143,6 +147,20 @@ class EmbeddedKafka:
     def set_rtt(self, rtt_ms: int) -> None:
         """Answer every request this much later; 0 for at once."""
         _check(self._rd.rd_kafka_mock_broker_set_rtt(self._cluster, BROKER, rtt_ms))
+
+
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """For a thread that is made inside, and inherits this.
+
+    A signal that strikes the mock's thread in its `poll` ends the broker, and `stop` then crashes or hangs.
+    It does where the main thread has them blocked for a moment, as in making a Kafka client.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _library() -> ctypes.CDLL:

@@ -29,7 +29,7 @@ def demo(folder, *words):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("STOCKLEDGER_")}
     process = subprocess.Popen(
         [sys.executable, "-m", "stockledger", "demo", *words],
-        env=environment | {"TMPDIR": str(folder), MARK: str(folder)},
+        env=environment | {"TMPDIR": str(folder), MARK: str(folder), "PYTHONFAULTHANDLER": "1"},
         cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

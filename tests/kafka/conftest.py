@@ -1,4 +1,4 @@
-"""A topic, a ledger and a consumer group for each test; proofs that need control of a server skip without it."""
+"""A topic, a ledger and a consumer group for each test; what needs control of a server skips without it."""
 
 from contextlib import contextmanager
 
@@ -46,7 +46,9 @@ def new_group(kafka, ledger_dsn, topic):
         named = {name.replace("_", "."): value for name, value in properties.items()}
         merged = kafka | named
         if merged.get("group.protocol") == "consumer":  # then these are the broker's business
-            merged = {n: v for n, v in merged.items() if n not in ("session.timeout.ms", "heartbeat.interval.ms")}
+            merged = {
+                n: v for n, v in merged.items() if n not in ("session.timeout.ms", "heartbeat.interval.ms")
+            }
         made.append(Group(ledger_dsn, merged, topic(partitions)))
         return made[-1]
 

@@ -1,5 +1,8 @@
 """What the demo and the fast tests need of the embedded broker, which librdkafka calls EXPERIMENTAL."""
 
+import os
+import signal
+
 import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -107,3 +110,19 @@ def test_faults_delay_a_delivery_and_lose_nothing(broker, producer):
     broker.set_up()
     broker.set_rtt(20)
     assert deliver(producer, 1, value=b"v", partition=3) == [1]
+
+
+def test_a_signal_does_not_end_the_broker(broker, producer):
+    """It lives on when signals strike while the main thread has them blocked, as in making a client."""
+    deliver(producer, 1, value=b"v", partition=0)
+    heard = []
+    before = signal.signal(signal.SIGUSR1, lambda *_: heard.append(1))
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    try:
+        for _ in range(200):  # some of them while the broker waits for a request
+            os.kill(os.getpid(), signal.SIGUSR1)
+        assert deliver(producer, 1, value=b"v", partition=0) == [1]
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
+        signal.signal(signal.SIGUSR1, before)
+    assert heard

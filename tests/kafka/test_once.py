@@ -61,7 +61,8 @@ def test_a_known_id_with_another_payload_is_a_conflict_with_evidence(group, send
     group.catch_up()
     group.prove(sender, tally={"applied": 5, "conflict": 2, "duplicate": 1})
     rows = group.ask(
-        """SELECT first_partition, first_offset, second_partition, second_offset, first_fingerprint, second_fingerprint
+        """SELECT first_partition, first_offset, second_partition, second_offset,
+                  first_fingerprint, second_fingerprint
            FROM ledger.conflicts ORDER BY second_partition"""
     )
     assert [row[:4] for row in rows] == [(0, 3, 0, 4), (0, 3, 1, 0)]
@@ -206,11 +207,18 @@ def test_any_cloudevents_client_may_write_the_topic(group, sender):
     headers, value = structured(first)
     sender.send_raw(value, headers, line=first, partition=0)
     sender.send(first, partition=0)  # the same in binary mode
-    more = [("ce_time", b"2026-01-02T03:04:05Z"), ("ce_subject", b"tea"), ("traceparent", b"00-1-2"), ("x", None)]
+    more = [
+        ("ce_time", b"2026-01-02T03:04:05Z"),
+        ("ce_subject", b"tea"),
+        ("traceparent", b"00-1-2"),
+        ("x", None),
+    ]
     pretty = json.dumps(dict(reversed(fields_of(second).items())), indent=4).encode()
     sender.send_raw(pretty, [*headers_of(second), *more], key=b"whatever", line=second, partition=0)
     sender.send(second, partition=1)
-    bare = [(name, value) for name, value in headers_of(third) if name != "content-type"]  # as kcat -H has them
+    bare = [
+        (name, value) for name, value in headers_of(third) if name != "content-type"
+    ]  # as kcat -H has them
     null = json.dumps(fields_of(third) | {"unit_price_minor": None}).encode()
     sender.send_raw(json.dumps(fields_of(third)).encode(), bare, line=third, partition=0)
     sender.send_raw(null, bare, line=third | {"unit_price_minor": None}, partition=0)

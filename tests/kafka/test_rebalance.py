@@ -20,13 +20,6 @@ def purchases(name, count):
     return [buys(f"{name}-{n}", goods=GOODS[n % len(GOODS)]) for n in range(count)]
 
 
-def in_transaction(group):
-    """Whether a worker stands in the middle of a batch."""
-    query = """SELECT 1 FROM pg_stat_activity WHERE datname = current_database()
-               AND application_name = 'stockledger/run' AND state = 'idle in transaction'"""
-    return bool(group.ask(query))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_workers_join_and_leave_in_the_middle_of_batches(new_group, publisher, protocol):
@@ -39,7 +32,7 @@ def test_workers_join_and_leave_in_the_middle_of_batches(new_group, publisher, p
     group.applies(sender)
     sender.send(*purchases("a", 100))
     sender.flush()
-    wait_for("a batch is held", lambda: in_transaction(group))
+    wait_for("a batch is held", group.in_transaction)
     second = group.start("--batch", "10")
     second.says("assigned")
     sender.send(*purchases("b", 100), *purchases("a", 30))
@@ -49,14 +42,12 @@ def test_workers_join_and_leave_in_the_middle_of_batches(new_group, publisher, p
     group.applies(sender)
     assert len({first.pid, second.pid, third.pid} & owners(group)) > 1, "nothing was shared out"
     sender.send(*purchases("c", 100))
-    first.send(signal.SIGTERM)
-    assert first.ended() == 0
+    first.terminates()
     sender.send(*purchases("d", 50))
     second.send(signal.SIGKILL)
     sender.flush()
     group.applies(sender)
-    third.send(signal.SIGTERM)
-    assert third.ended() == 0
+    third.terminates()
     group.prove(sender, tally={"applied": 1 + 2 * len(GOODS) + 350, "duplicate": 30})
 
 
@@ -90,8 +81,7 @@ def test_a_frozen_worker_changes_nothing_when_it_comes_back(new_group, publisher
     sender.flush()
     group.applies(sender)
     for worker in (zombie, heir):
-        worker.send(signal.SIGTERM)
-        assert worker.ended() == 0
+        worker.terminates()
         assert worker.result()["outcomes"]["applied"] > 0
     group.prove(sender)
 
@@ -104,7 +94,7 @@ def test_a_worker_slower_than_its_poll_interval_loses_the_lane_and_nothing_else(
     sender.send(*shop(), *(buys(f"p{n}") for n in range(20)), partition=0)
     sender.flush()
     slow = group.start("--batch", "5", failpoints="project=pause@2")
-    wait_for("a batch is held", lambda: in_transaction(group))
+    wait_for("a batch is held", group.in_transaction)
     other = group.start("--batch", "5")
     other.says("assigned", partitions=[0])
     slow.says("waiting", code="SL-GRP-001")
@@ -113,8 +103,7 @@ def test_a_worker_slower_than_its_poll_interval_loses_the_lane_and_nothing_else(
     sender.flush()
     group.applies(sender)
     for worker in (slow, other):
-        worker.send(signal.SIGTERM)
-        assert worker.ended() == 0
+        worker.terminates()
     group.prove(sender, tally={"applied": 24})
 
 
@@ -132,6 +121,5 @@ def test_a_second_static_member_of_the_same_name_ends_the_first(new_group, publi
     sender.send(buys("p"), partition=0)
     sender.flush()
     group.applies(sender)
-    second.send(signal.SIGTERM)
-    assert second.ended() == 0
+    second.terminates()
     group.prove(sender, tally={"applied": 4})

@@ -96,6 +96,8 @@ class Publisher:
         base = {"bootstrap.servers": kafka["bootstrap.servers"], "enable.idempotence": True, "linger.ms": 1}
         quick = {"log_level": 0, "reconnect.backoff.max.ms": 500}
         self.producer = Producer(base | quick | named)
+        if "transactional.id" in named:
+            self.producer.init_transactions(FLUSH_TIMEOUT_S)
 
     def send(self, *lines: Line, partition: int | None = None) -> None:
         """Commands in binary mode; without a partition, wherever the partitioner puts their record key."""

@@ -1,4 +1,4 @@
-"""A consumer group on one topic and one ledger: workers as real processes, or in this thread where that is enough.
+"""A consumer group on one topic and one ledger: workers as processes, or in this one where that is enough.
 
     group = Group(dsn, kafka, topic)
     worker = group.start(failpoints="append=kill@2")   # `stockledger run`, in a process of its own
@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import structlog
+from structlog.testing import LogCapture
 
 from consumer import topic
 from consumer.log import logger
@@ -33,6 +35,9 @@ from tests.support.model import Model
 from tests.support.publish import Publisher, audit
 
 PATIENCE_S = 45
+STOP_BUDGET_S = 5
+WORKERS = """FROM pg_stat_activity
+WHERE datname = current_database() AND application_name = 'stockledger/run'"""
 LOOK_INTERVAL_S = 0.02
 
 
@@ -46,12 +51,37 @@ def wait_for(what: str, check: Callable[[], Any], patience_s: float = PATIENCE_S
     raise AssertionError(f"not within {patience_s} s: {what}")
 
 
-class Process:
+class Told:
+    """What runs and says what it does."""
+
+    logged: list[Any]
+    """Its log so far, a dictionary a line."""
+
+    @property
+    def alive(self) -> bool:
+        raise NotImplementedError
+
+    def said(self, event: str, **fields: object) -> list[dict[str, Any]]:
+        """The log's lines of this event that have these fields."""
+        wanted = {"event": event, **fields}.items()
+        return [line for line in list(self.logged) if wanted <= line.items()]
+
+    def says(self, event: str, times: int = 1, **fields: object) -> list[dict[str, Any]]:
+        """Wait until it has said so, so many times."""
+
+        def enough() -> list[dict[str, Any]] | None:
+            alive, found = self.alive, self.said(event, **fields)
+            assert len(found) >= times or alive, f"it ended: {self.logged[-5:]}"
+            return found if len(found) >= times else None
+
+        return wait_for(f"{event} {fields or ''}", enough)  # type: ignore[no-any-return]
+
+
+class Process(Told):
     """One `stockledger run`, and what it says."""
 
     def __init__(self, arguments: list[str], environment: Mapping[str, str], shell: bool = False) -> None:
-        self.logged: list[dict[str, Any]] = []
-        """Its log so far, a line each; what is no JSON has the one field `text`."""
+        self.logged = []  # what is no JSON is a line with the one field `text`
         command = [sys.executable, "-m", "stockledger", "run", "--json", "--log-format", "json", *arguments]
         if shell:
             command = ["sh", "-c", '"$@"; exit', "sh", *command]
@@ -84,21 +114,6 @@ class Process:
         with self._process.stdout as stream:
             self._stdout = stream.read()
 
-    def said(self, event: str, **fields: object) -> list[dict[str, Any]]:
-        """The log's lines of this event that have these fields."""
-        wanted = {"event": event, **fields}.items()
-        return [line for line in list(self.logged) if wanted <= line.items()]
-
-    def says(self, event: str, times: int = 1, **fields: object) -> list[dict[str, Any]]:
-        """Wait until it has said so, so many times."""
-
-        def enough() -> list[dict[str, Any]] | None:
-            found = self.said(event, **fields)
-            assert len(found) >= times or self.alive, f"ended with {self._process.poll()}: {self.logged}"
-            return found if len(found) >= times else None
-
-        return wait_for(f"{event} {fields or ''} from {self.logged}", enough)  # type: ignore[no-any-return]
-
     @property
     def alive(self) -> bool:
         return self._process.poll() is None
@@ -123,6 +138,12 @@ class Process:
     def send_to_all(self, number: signal.Signals) -> None:
         """As a terminal does at Ctrl-C: to the process and all of its children."""
         os.killpg(self.pid, number)
+
+    def terminates(self, within_s: float = STOP_BUDGET_S) -> None:
+        """Ask it to end; it must do so in time and say that all is well."""
+        self.send(signal.SIGTERM)
+        code = self.ended(within_s)
+        assert code == 0, (code, self.logged[-3:])
 
     def frozen(self) -> None:
         """Wait until it has been stopped by SIGSTOP, and not before."""
@@ -167,13 +188,13 @@ class Group:
         made = WorkerSettings(self.dsn, {**self.kafka, **(kafka or {})}, self.topic, self.name)
         return replace(made, **changes)
 
-    def worker(self, **changes: Any) -> Worker:
-        """A worker for this thread, or for a `Running` one."""
-        return Worker(self.settings(**changes), logger("json"))
-
     def catch_up(self, **changes: Any) -> Totals:
         """Apply the topic up to its end, in this thread."""
-        return self.worker(until_caught_up=True, **changes).run()
+        return Worker(self.settings(until_caught_up=True, **changes), logger("json")).run()
+
+    def running(self, **changes: Any) -> "Running":
+        """A worker in a thread of this process; a context manager."""
+        return Running(self.settings(**changes))
 
     def start(
         self, *arguments: str, failpoints: str = "", dsn: str = "", shell: bool = False, **kafka: str
@@ -199,6 +220,11 @@ class Group:
         with psycopg.connect(self.dsn, autocommit=True) as conn:
             return conn.execute(query, parameters).fetchall()  # type: ignore[arg-type]
 
+    def do(self, statement: str) -> None:
+        """Execute a statement on the ledger's database."""
+        with psycopg.connect(self.dsn, autocommit=True) as conn:
+            conn.execute(statement)  # type: ignore[call-overload]
+
     def next_offsets(self) -> dict[int, int]:
         """How far each lane is applied."""
         rows = self.ask("SELECT partition, next_offset FROM ledger.lane WHERE topic = %s", self.topic)
@@ -208,6 +234,14 @@ class Group:
         """How often each lane was taken over."""
         rows = self.ask("SELECT partition, epoch FROM ledger.lane WHERE topic = %s", self.topic)
         return dict(rows)
+
+    def in_transaction(self) -> bool:
+        """Whether a worker stands in the middle of a batch."""
+        return bool(self.ask(f"SELECT 1 {WORKERS} AND state = 'idle in transaction'"))
+
+    def cut_off_workers(self) -> int:
+        """End the database sessions of all workers; returns how many there were."""
+        return len(self.ask(f"SELECT pg_terminate_backend(pid, 5000) {WORKERS}"))
 
     def applies(self, publisher: Publisher) -> None:
         """Wait until all that was acknowledged is applied, or accounted for in another way."""
@@ -224,7 +258,8 @@ class Group:
         model = audit(self.dsn, *publishers, tally=tally)
         with connect(self.dsn, purpose="test", budgets=BUDGETS) as conn:
             checks = list(verify(conn, deliveries=partial(topic.deliveries, self.kafka)))
-        assert [check for check in checks if not check.ok] == []
+        failed = [f"{check.name}: {check.difference}" for check in checks if not check.ok]
+        assert not failed, failed
         assert checks[-1].name == "topic"
         return model
 
@@ -233,11 +268,13 @@ class Group:
             process.close()
 
 
-class Running:
+class Running(Told):
     """A worker in a thread of this process, where a test wants to look into it; a context manager."""
 
-    def __init__(self, worker: Worker) -> None:
-        self.worker = worker
+    def __init__(self, settings: WorkerSettings) -> None:
+        capture = LogCapture()
+        self.logged = capture.entries
+        self.worker = Worker(settings, structlog.wrap_logger(None, processors=[capture]))
         self.fault: BaseException | None = None
         self._thread = threading.Thread(target=self._run)
 
@@ -251,14 +288,18 @@ class Running:
         self._thread.start()
         return self
 
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
     def halts(self) -> BaseException:
         """Wait until it halts by itself: the fault."""
         self._thread.join(PATIENCE_S)
-        assert not self._thread.is_alive(), "it goes on"
+        assert not self.alive, "it goes on"
         assert self.fault is not None, "it ended without a fault"
         return self.fault
 
     def __exit__(self, *_: object) -> None:
         self.worker.stop()
         self._thread.join(PATIENCE_S)
-        assert not self._thread.is_alive()
+        assert not self.alive

@@ -1,4 +1,4 @@
-"""A lane's queue: what it hands on is consecutive, complete, and every hole is a gap that was looked at twice."""
+"""A lane's queue: what it hands on is consecutive and complete; a gap is a hole that was looked at twice."""
 
 import pytest
 from hypothesis import given
@@ -98,6 +98,33 @@ def test_what_was_on_its_way_before_the_seek_is_dropped():
     assert arrive(queue, 0, 1, 2, 3) == []
     queue.reached_end(4)
     assert (len(queue), queue.end_seen, queue.seek_to) == (0, -1, 0)
+
+
+def test_one_way_back_serves_all_holes_that_were_read():
+    """A lane full of transaction markers costs one seek for all that was read, not one for each."""
+    queue = queue_at(0)
+    assert arrive(queue, 0, 2, 3, 5, 9) == [0]
+    queue.reached_end(10)
+    queue.reached_end(11)
+    queue.sought()
+    assert arrive(queue, 2, 3, 5, 9) == [2, 3, 5, 9]
+    queue.reached_end(11)
+    assert queue.seek_to is None
+    batch = queue.take(100)
+    assert [(g.first_offset, g.next_offset) for g in batch.gaps] == [(1, 2), (4, 5), (6, 9), (10, 11)]
+    assert (batch.next_offset, queue.end_seen) == (11, 11)
+
+
+def test_a_hole_first_seen_on_the_way_back_is_looked_at_again():
+    """What the client lost while it read again is no gap either."""
+    queue = queue_at(0)
+    arrive(queue, 1, 2, 3)
+    queue.sought()
+    assert arrive(queue, 1, 3) == [1]
+    assert queue.seek_to == 2
+    queue.sought()
+    assert arrive(queue, 2, 3) == [2, 3]
+    assert queue.take(100).gaps == [Gap(0, 1, "log_hole")]
 
 
 def test_only_what_both_looks_agree_on_is_a_gap():

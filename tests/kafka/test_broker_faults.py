@@ -1,0 +1,142 @@
+"""The broker dies, freezes and comes back: it is waited for, and nothing is lost or doubled."""
+
+import pytest
+from confluent_kafka import KafkaError
+
+from consumer import topic
+from consumer.source import Source
+from ledger.errors import BrokerUnavailable, TopicUnfit
+from tests.support.publish import buys, shop
+from tests.support.workers import wait_for
+
+pytestmark = pytest.mark.real_kafka
+CLASSIC = ("session.timeout.ms", "heartbeat.interval.ms")
+DOWN, UP = "no broker answers; waiting for one", "a broker answers again"
+
+
+@pytest.fixture
+def group(new_group):
+    return new_group(partitions=3)
+
+
+@pytest.fixture
+def sender(group, publisher):
+    """A producer of the group's topic; the shop is set up already."""
+    sender = publisher(group)
+    sender.send(*shop(stock=10_000), partition=0)
+    sender.flush()
+    group.catch_up()
+    return sender
+
+
+def load(sender, name, count):
+    for partition in range(3):
+        sender.send(*(buys(f"{name}-{partition}-{n}") for n in range(count)), partition=partition)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_a_broker_killed_under_load_is_waited_for(group, sender, services, supported, protocol):
+    """SIGKILL while records are published and applied: both go on by themselves where they were."""
+    if protocol == "consumer":
+        group.kafka = {n: v for n, v in group.kafka.items() if n not in CLASSIC} | {
+            "group.protocol": protocol
+        }
+    worker = group.start("--batch", "5")
+    worker.says("assigned")
+    load(sender, "a", 200)
+    with supported():
+        services.kafka.kill()
+    load(sender, "b", 200)
+    worker.says(DOWN)
+    services.kafka.start()
+    sender.flush()
+    group.applies(sender)
+    worker.says(UP)
+    changes = [line["event"] for line in worker.logged if line.get("event") in (DOWN, UP)]
+    assert changes == [DOWN, UP] * (len(changes) // 2), "one line a change of state"
+    worker.terminates()
+    group.prove(sender, tally={"applied": 3 + 1200})
+
+
+@pytest.mark.slow
+def test_a_frozen_broker_is_waited_for(group, sender, services, supported):
+    """Connections stay open and nothing answers, past the session: then the group forms anew."""
+    worker = group.start("--batch", "5", socket_timeout_ms="2000")
+    worker.says("assigned")
+    load(sender, "a", 50)
+    sender.flush()
+    wait_for("progress", lambda: sum(group.next_offsets().values()) > 20)
+    with supported():
+        services.kafka.pause()
+    try:
+        load(sender, "b", 50)
+        worker.says(DOWN)
+    finally:
+        services.kafka.resume()
+    sender.flush()
+    group.applies(sender)
+    worker.terminates()
+    group.prove(sender, tally={"applied": 303})
+
+
+@pytest.mark.slow
+def test_a_broker_that_is_down_at_the_start_is_waited_for(group, sender, services, supported):
+    """One line says so, however often it is tried; it goes on by itself, and can be stopped meanwhile."""
+    with supported():
+        services.kafka.kill()
+    try:
+        worker, other = group.start(), group.start()
+        worker.says("waiting", code="SL-KAFKA-001")
+        other.says("waiting")
+        other.terminates()
+    finally:
+        services.kafka.start()
+    worker.says("ready")
+    load(sender, "a", 5)
+    sender.flush()
+    group.applies(sender)
+    worker.terminates()
+    assert len(worker.said("waiting")) == 1
+    group.prove(sender, tally={"applied": 18})
+
+
+def test_a_worker_ends_in_time_while_the_broker_is_down(group, sender, services, supported):
+    """SIGTERM needs no broker: leaving the group may fail, the process ends all the same."""
+    worker = group.start()
+    worker.says("assigned")
+    with supported():
+        services.kafka.kill()
+    try:
+        worker.says(DOWN)
+        worker.terminates()
+    finally:
+        services.kafka.start()
+    group.catch_up()
+    group.prove(sender, tally={"applied": 3})
+
+
+@pytest.mark.parametrize("code", sorted(topic.RETRIABLE))
+def test_what_passes_by_itself_is_waited_for(code):
+    """What the protocol calls retriable (an election, a start) is no reason to halt."""
+    assert isinstance(topic.fault(KafkaError(code), "ask"), BrokerUnavailable)
+
+
+def test_a_reader_without_rights_halts(new_group, publisher, services, monkeypatch):
+    """An ACL error is said once by the client and then never again: halting is all that shows it."""
+    group = new_group()
+    sender = publisher(group)
+    sender.send(*shop(), partition=0)
+    sender.flush()
+    handle = Source._take
+
+    def refused(self, message):
+        self._on_error(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
+        handle(self, message)
+
+    monkeypatch.setattr(Source, "_take", refused)
+    with pytest.raises(TopicUnfit, match="not allowed"):
+        group.catch_up()
+    monkeypatch.undo()
+    group.catch_up()
+    group.prove(sender, tally={"applied": 3})
