@@ -18,7 +18,7 @@ CANARY = "canary-91bc"
 VERBS = [
     ["demo"], ["migrate"], ["doctor"], ["config"], ["publish"], ["run"], ["status"], ["outcome"], ["stock"],
     ["verify"], ["dlq", "list"], ["dlq", "show"], ["dlq", "redrive"], ["dlq", "discard"], ["gap", "list"],
-    ["gap", "accept"],
+    ["gap", "accept"], ["why"], ["replay"], ["project"], ["rebuild"],
 ]  # fmt: skip
 OFFLINE = [["demo"]]
 

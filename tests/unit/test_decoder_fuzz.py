@@ -5,12 +5,13 @@ import re
 from collections import Counter
 from typing import Any
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from ledger.domain.delivery import Bad, Headers, Request
-from ledger.domain.envelope import DETAIL_MAX, decode, encode, fingerprint
+from ledger.domain.envelope import DETAIL_MAX, decode, encode, fingerprint, parse_fields
 from tests.unit.strategies import commands, keys, quick
 
 QUICK = quick(100)
@@ -159,6 +160,38 @@ def test_arbitrary_json_in_structured_mode(event, parameters):
     assert_one_answer(
         [("content-type", f"application/cloudevents+json{parameters}".encode())], json.dumps(event).encode()
     )
+
+
+keys_with_colons = st.sampled_from(["a", "b", ":", "a:", 'a":"b'])
+colons = st.sampled_from([":", r"\u003a", r"\u003A"])
+plain_values = st.sampled_from(["1", "null", "[1]", "{}", r'"x\":\"::"', r'"\u003a"'])
+
+
+@st.composite
+def written_objects(draw: st.DrawFn, depth: int = 2) -> tuple[str, bool]:
+    """An object as JSON text, and whether it or one inside it repeats a key. Colons hide in texts."""
+    names = draw(st.lists(keys_with_colons, max_size=4))
+    repeated = len(set(names)) != len(names)
+    members = []
+    for name in names:
+        value = draw(plain_values)
+        if depth and draw(st.booleans()):
+            inner, inner_repeated = draw(written_objects(depth - 1))
+            value, repeated = draw(st.sampled_from([inner, f"[{inner}]"])), repeated or inner_repeated
+        members.append(json.dumps(name).replace(":", draw(colons)) + ":" + value)
+    return "{" + ",".join(members) + "}", repeated
+
+
+@QUICK
+@given(written_objects())
+def test_repeated_keys_are_found_wherever_they_are(case):
+    """A JSON object is refused if, and only if, it or one inside it repeats a key, however it is spelt."""
+    text, repeated = case
+    if repeated:
+        with pytest.raises(ValueError, match="repeated key"):
+            parse_fields(text)
+    else:
+        assert parse_fields(text) == json.loads(text)
 
 
 @st.composite

@@ -1,0 +1,96 @@
+"""Stored payloads of every released version to today's events: `load` is the only way from one to the other.
+
+Pure. What was stored is never changed, so a new shape of an event comes with a step here, which turns the
+shape before it into the new one; steps follow one another until the newest is reached. A stored payload
+carries no version number: its shape tells which one it has (a field that it lacks, a word that it uses).
+`tests/unit/corpus` keeps payloads of each release, and may only grow.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+from pydantic import BaseModel
+
+from ledger.domain.commands import (
+    AdjustStock,
+    BusinessId,
+    CloseUser,
+    Command,
+    KeyPart,
+    ListGoods,
+    PurchaseGoods,
+    Quantity,
+    ReceiveStock,
+    RegisterUser,
+)
+from ledger.domain.envelope import parse_fields, validate
+from ledger.domain.events import (
+    EVENTS,
+    AnyEvent,
+    GoodsListed,
+    GoodsPurchased,
+    PurchaseCancelled,
+    StockAdjusted,
+    StockReceived,
+    UserClosed,
+    UserRegistered,
+)
+
+Fields = dict[str, Any]
+
+
+class Stored(NamedTuple):
+    """An event as it is stored: the type's name, and its fields."""
+
+    type: str
+    fields: Fields
+
+
+class Step(NamedTuple):
+    """Events of the stored type `type` whose fields `has_shape` become what `upcast` makes of them."""
+
+    type: str
+    has_shape: Callable[[Fields], bool]
+    upcast: Callable[[Fields], Stored]
+
+
+STEPS: tuple[Step, ...] = ()
+"""In the order of the releases that made them necessary. 0.1.0 is the first one: none yet."""
+
+
+class _CancelledBounds(Command):
+    NAME: ClassVar[str] = "PurchaseCancelled"
+    goods_id: BusinessId
+    purchase_id: KeyPart
+    purchase_source: KeyPart
+    quantity: Quantity
+    user_id: BusinessId
+
+
+# An event has the fields of the command that caused it, within the same bounds; a cancellation has more.
+_BOUNDS: dict[str, type[BaseModel]] = {
+    UserRegistered.TYPE: RegisterUser,
+    UserClosed.TYPE: CloseUser,
+    GoodsListed.TYPE: ListGoods,
+    StockReceived.TYPE: ReceiveStock,
+    StockAdjusted.TYPE: AdjustStock,
+    GoodsPurchased.TYPE: PurchaseGoods,
+    PurchaseCancelled.TYPE: _CancelledBounds,
+}
+
+
+def load(type: str, payload: str, steps: Sequence[Step] = STEPS) -> AnyEvent:
+    """The event that was stored as `payload` under the name `type`, in today's shape.
+
+    Raises ValueError with a sentence: an unknown type, no JSON object, a field that is missing, unknown or
+    out of bounds.
+    """
+    stored = Stored(type, parse_fields(payload))
+    for step in steps:
+        if step.type == stored.type and step.has_shape(stored.fields):
+            stored = step.upcast(dict(stored.fields))
+    model = EVENTS.get(stored.type)
+    if model is None:
+        raise ValueError(f"the event type {stored.type[:128]} isn't known to this version")
+    validate(_BOUNDS[stored.type], stored.fields)
+    return validate(model, stored.fields)
