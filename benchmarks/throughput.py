@@ -117,8 +117,8 @@ class Bench:
         done, seconds = 0, 0.0
         with psycopg.connect(dsn) as conn:
             conn.execute(
-                "INSERT INTO ledger.stock (generation, goods_id, version, on_hand) SELECT 1, 'sku' || lpad(n::text, 5, '0'), 1, 1e15 "
-                "FROM generate_series(0, %s) n",
+                "INSERT INTO ledger.stock (generation, goods_id, version, on_hand) "
+                "SELECT 1, 'sku' || lpad(n::text, 5, '0'), 1, 1e15 FROM generate_series(0, %s) n",
                 [self.workload.goods],
             )
             conn.commit()

@@ -5,7 +5,7 @@ give each thread its own.
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
 from typing import Self
@@ -13,11 +13,28 @@ from typing import Self
 from ledger.domain.commands import MessageKey
 from ledger.domain.delivery import Lane
 from ledger.domain.outcome import Outcome, Reason
-from ledger.store import conflict, database, dead_letter, event, gap, journal, lane, processed_message, stock
+from ledger.errors import ProjectionUnknown
+from ledger.store import (
+    balance,
+    conflict,
+    database,
+    dead_letter,
+    event,
+    gap,
+    history,
+    journal,
+    lane,
+    processed_message,
+    projection,
+    stock,
+)
+from ledger.store.balance import Account, Change
 from ledger.store.conflict import Conflict
 from ledger.store.dead_letter import DeadLetter, Status
 from ledger.store.gap import RecordedGap
+from ledger.store.history import Moment
 from ledger.store.lane import LaneRow
+from ledger.store.projection import Progress
 from ledger.store.stock import StockLevel
 
 WAIT_FIRST_S = 0.005
@@ -57,6 +74,7 @@ class LedgerStatus:
     deliveries: dict[str, int]
     rejected: dict[Reason, int]
     dead_letters: dict[Status, int]
+    projections: list[Progress] = field(default_factory=list)
 
 
 class Ledger:
@@ -103,10 +121,54 @@ class Ledger:
             pause_s = min(2 * pause_s, WAIT_LONGEST_S)
         return found[0]
 
-    def stock(self, goods_id: str) -> StockLevel | None:
-        """The goods' stock; None if they were never listed."""
+    def wait_for_position(self, position: int, timeout_s: float, name: str = "stock") -> int:
+        """Read your own write: return once what is read of the projection covers the journal's position.
+
+        Returns the position that it covers. Raises TimeoutError after `timeout_s` seconds, ProjectionUnknown.
+        The stock is written by the batches themselves, so it covers a position as soon as there is one.
+        """
+        deadline = time.monotonic() + timeout_s
+        pause_s = WAIT_FIRST_S
+        while (at := self._position(name)) < position:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError(f"{name} is at position {at}, not yet at {position}, after {timeout_s} s")
+            time.sleep(min(pause_s, left_s))
+            pause_s = min(2 * pause_s, WAIT_LONGEST_S)
+        return at
+
+    def _position(self, name: str) -> int:
         with database.faults():
-            return stock.level(self._conn, goods_id)
+            at = projection.live_position(self._conn, name)
+        if at is None:
+            raise ProjectionUnknown(f"there is no projection {name} here", remedy="stockledger status")
+        return at
+
+    def stock(self, goods_id: str, *, as_of: int | datetime | None = None) -> StockLevel | None:
+        """The goods' stock, now or as of a position or time; None if they weren't listed by then.
+
+        Raises ValueError for a position that isn't there yet, and for a time without an offset from UTC.
+        """
+        with database.faults():
+            if as_of is None:
+                return stock.level(self._conn, goods_id)
+            return history.level(self._conn, goods_id, history.moment(self._conn, as_of).position)
+
+    def stock_levels(self, *, as_of: int | datetime) -> list[StockLevel]:
+        """The stock of all goods as of a position or time, by id. Raises what `stock` raises."""
+        with database.faults():
+            return history.levels(self._conn, history.moment(self._conn, as_of).position)
+
+    def moment(self, as_of: int | datetime | None = None) -> Moment:
+        """The last position that was recorded by then (None: now), and when. Raises what `stock` raises."""
+        with database.faults():
+            return history.moment(self._conn, journal.tip(self._conn).position if as_of is None else as_of)
+
+    def why(self, goods_id: str, limit: int) -> tuple[Account, list[Change]]:
+        """What the goods' stock says, what their events add up to, and the last `limit` of these."""
+        with database.faults():
+            found = balance.account(self._conn, goods_id)
+            return found, balance.changes(self._conn, goods_id, found, limit)
 
     def status(self) -> LedgerStatus:
         """How things stand. The numbers are read one after the other, each as of its own moment."""
@@ -117,6 +179,7 @@ class Ledger:
                 deliveries=journal.totals(self._conn),
                 rejected=processed_message.rejected(self._conn),
                 dead_letters=dead_letter.totals(self._conn),
+                projections=projection.progress(self._conn),
             )
 
     def dead_letters(self, *, status: Status | None = None, code: str | None = None) -> list[DeadLetter]:

@@ -14,6 +14,10 @@
         |-- RecordsLost       records were deleted before they were read, or the log was cut short
         |-- TopicUnfit        the topic is missing, compacted, or may not be read
         |-- BadSettings       a setting is unknown or out of range
+        |-- UnreadableEvent   a stored event isn't of a type and shape that this build knows
+        |-- NotProvable       Kafka no longer has what a proof needs: neither right nor wrong
+        |-- ProjectionFault   a projection can't apply an event (also RebuildRunning, ProjectionDiffers,
+        |                     ProjectionUnknown, ProjectionRefused: what was asked of one can't be done)
         `-- Defect            a fault that nobody foresaw, in this program or in the schema
 
 A business "no" is not here: a Rejection is a value (`ledger.domain.outcome`).
@@ -120,6 +124,61 @@ class BadSettings(Stop):
     """A setting is unknown, or its value isn't allowed."""
 
     code = "SL-CONF-001"
+
+
+class UnreadableEvent(Stop):
+    """A stored event is of a type from the future, or its payload is none of its type's shapes."""
+
+    code = "SL-EVT-001"
+
+    def __init__(self, message: str, *, position: int, type: str, remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.position = position
+        self.type = type
+
+
+class NotProvable(Stop):
+    """Kafka no longer has the records that a proof begins with."""
+
+    code = "SL-VER-002"
+
+
+class ProjectionFault(Stop):
+    """A projection can't apply an event; its checkpoint stays before it. The event's place are attributes."""
+
+    code = "SL-PRJ-001"
+
+    def __init__(
+        self, message: str, *, position: int, stream: str = "", type: str = "", remedy: str = ""
+    ) -> None:
+        super().__init__(message, remedy=remedy)
+        self.position = position
+        self.stream = stream
+        self.type = type
+
+
+class RebuildRunning(Stop):
+    """Somebody else is rebuilding this projection."""
+
+    code = "SL-PRJ-002"
+
+
+class ProjectionDiffers(Stop):
+    """The rebuilt generation isn't row by row what the live one is; the live one was left alone."""
+
+    code = "SL-PRJ-003"
+
+
+class ProjectionUnknown(Stop):
+    """No projection has this name."""
+
+    code = "SL-PRJ-004"
+
+
+class ProjectionRefused(Stop):
+    """The projection can't be used, or what was asked of it can't be done as things stand."""
+
+    code = "SL-PRJ-005"
 
 
 class Defect(Stop):

@@ -25,6 +25,20 @@ STEPS = (
 )
 """Every named point, in the order in which a batch reaches them."""
 
+REBUILD_STEPS = (
+    "rebuild.begin",
+    "rebuild.chunk",
+    "rebuild.applied",
+    "rebuild.caught_up",
+    "rebuild.compare",
+    "rebuild.compared",
+    "rebuild.swap",
+    "rebuild.swapped",
+    "rebuild.drop",
+    "follow.applied",
+)
+"""The same for a rebuild, and a follower."""
+
 
 class Injected(Exception):
     """What an armed `raise` raises; nobody's business to handle."""
@@ -35,7 +49,7 @@ def _parse(text: str) -> dict[str, tuple[str, int]]:
     for item in filter(None, text.split(",")):
         step, _, action = item.partition("=")
         kind, _, count = action.partition("@")
-        if step not in STEPS or kind not in ("kill", "raise", "stop", "pause"):
+        if step not in STEPS + REBUILD_STEPS or kind not in ("kill", "raise", "stop", "pause"):
             raise ValueError(f"STOCKLEDGER_FAILPOINTS: unknown point or action: {item}")
         armed[step] = (kind, int(count or 1))
     return armed

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from stockledger.call import fail
-from stockledger.commands import ask, deadletters, gaps, move, setup
+from stockledger.commands import ask, deadletters, gaps, move, past, projecting, setup
 from stockledger.exits import OK, USAGE, UsageError
 from stockledger.output import Output
 
@@ -38,10 +38,14 @@ for panel, command in (
     (START, setup.config),
     (MOVE, move.publish),
     (MOVE, move.run),
+    (MOVE, projecting.project),
     (ASK, ask.status),
     (ASK, ask.outcome),
     (ASK, ask.stock),
+    (ASK, past.why),
+    (ASK, past.replay),
     (ASK, ask.verify),
+    (REPAIR, projecting.rebuild),
 ):
     app.command(rich_help_panel=panel)(command)
 app.add_typer(deadletters.app, name="dlq", rich_help_panel=REPAIR)

@@ -32,6 +32,12 @@ class SomeFailed(LedgerError):
     code = "SL-CLI-003"
 
 
+class NotYet(Retry):
+    """The ledger hasn't come as far as was asked for, within the time that was given."""
+
+    code = "SL-CLI-005"
+
+
 class Interrupted(LedgerError):
     """Ended by the person at the keyboard."""
 

@@ -55,6 +55,7 @@ class Status:
                 }
                 for lane in self.lanes
             ],
+            "projections": [vars(each) for each in self.ledger.projections],
         }
 
 

@@ -8,17 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stockledger.call import Answer, Call, flag, verb
-from stockledger.exits import Mismatch, NotFound, UsageError
+from stockledger.exits import Mismatch, NotFound, NotYet, UsageError
+from stockledger.moment import AS_OF
 from stockledger.output import Advance, count
 
 if TYPE_CHECKING:
-    from ledger.api import RecordedOutcome
+    from ledger.api import Ledger, RecordedOutcome
     from ledger.store.conflict import Conflict
     from ledger.store.database import Connection
     from ledger.verify import Check, Deliveries
     from stockledger.status import Status
 
 WATCH_INTERVAL_S = 2.0
+WAIT_TIMEOUT_S = 10.0
+MinPosition = Annotated[
+    int | None, typer.Option(min=0, metavar="N", help="Wait until the journal has this position.")
+]
 
 
 @verb()
@@ -74,6 +79,22 @@ def _show(call: Call, found: "Status") -> None:
             (lane.lane, lane.next_offset, lane.log_end_offset, lane.lag, lane.owner) for lane in found.lanes
         ]
         call.out.table(("LANE", "STORED", "END", "LAG", "LAST OWNER"), rows)
+    if found.ledger.projections:
+        about = [
+            (each.name, each.generation, each.status, each.position, each.lag, f"{each.lag_seconds:.1f}")
+            for each in found.ledger.projections
+        ]
+        call.out.table(("PROJECTION", "GENERATION", "STATUS", "POSITION", "LAG", "SECONDS"), about)
+
+
+def _wait(book: "Ledger", min_position: int | None) -> None:
+    """Read your own write: not before the journal has come so far."""
+    if min_position is None:
+        return
+    try:
+        book.wait_for_position(min_position, WAIT_TIMEOUT_S)
+    except TimeoutError as error:
+        raise NotYet(f"{error}", remedy="stockledger status") from error
 
 
 def _follow_up(found: "Status") -> str:
@@ -87,11 +108,13 @@ def outcome(
     call: Call,
     id_: Annotated[str, typer.Argument(metavar="ID", help="The command's id.")],
     source: Annotated[str | None, typer.Option(help="Of this source alone.")] = None,
+    min_position: MinPosition = None,
 ) -> Answer:
     """What became of a command: applied or rejected, for good."""
     from stockledger.wiring import ledger
 
     with ledger(call.settings()) as book:
+        _wait(book, min_position)
         found = book.outcome(id_, source)
     if not found:
         raise NotFound(
@@ -130,11 +153,20 @@ def _conflict_json(found: "Conflict") -> dict[str, Any]:
 
 
 @verb()
-def stock(call: Call, goods_id: Annotated[str, typer.Argument(help="The goods.")]) -> Answer:
-    """How many pieces of the goods there are."""
+def stock(
+    call: Call,
+    goods_id: Annotated[str | None, typer.Argument(help="The goods (default: a table of all).")] = None,
+    min_position: MinPosition = None,
+    as_of: Annotated[str | None, typer.Option(metavar="POSITION|TIME", help=AS_OF)] = None,
+) -> Answer:
+    """How many pieces of the goods there are, or were."""
+    from stockledger.past import stock_as_of
     from stockledger.wiring import ledger
 
     with ledger(call.settings()) as book:
+        _wait(book, min_position)
+        if as_of is not None or goods_id is None:
+            return stock_as_of(call, book, goods_id, as_of)
         level = book.stock(goods_id)
     if level is None:
         raise NotFound(f"the goods {goods_id} were never listed", remedy="publish a ListGoods for them")

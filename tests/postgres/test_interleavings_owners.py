@@ -217,6 +217,18 @@ def test_a_zombie_that_begins_late_writes_nothing(stepper, applied):
         successor.apply(batch)
 
 
+def test_a_batch_that_does_not_begin_where_its_lane_stands_is_refused(stepper):
+    """Not ahead of it, which would skip records, nor behind it: it gets no further than its fence."""
+    session = stepper.session()
+    batch = session.batch(0, buy(0), buy(1), buy(2))
+    session.apply(batch._replace(next_offset=1, deliveries=batch.deliveries[:1]))
+    for first in (2, 0):
+        run = session.again(batch._replace(first_offset=first, deliveries=batch.deliveries[first:]))
+        assert isinstance(run.fails(), Contended)
+        assert "fence" not in run.steps
+    session.apply(batch._replace(first_offset=1, deliveries=batch.deliveries[1:]))
+
+
 def test_a_claim_waits_for_what_the_last_owner_is_committing(stepper):
     """The new owner's offset is behind the old one's last batch, or before it if that one failed."""
     for n, (step, commits) in enumerate(product(HELD, (True, False))):

@@ -1,0 +1,69 @@
+"""Who builds a projection: one process, as long as its session lasts. A dead one is taken over.
+
+The lock fences nothing: the checkpoint's compare-and-set does. It keeps a second rebuild from starting.
+"""
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+
+from ledger.errors import RebuildRunning
+from ledger.projections.projection import Projection
+from ledger.store import projection as pointer
+from ledger.store.database import Connection, faults
+from ledger.store.projection import Generation
+
+TAKE_OVER_S = 5.0
+WORK_MEM = "256MB"
+"""Of the server, twice at most: to group a chunk, and to sort it."""
+
+Connect = Callable[[], Connection]
+"""Makes a connection in autocommit."""
+
+
+@contextmanager
+def builder(connect: Connect, projection: Projection) -> Iterator[Connection]:
+    """A connection that is the projection's one builder. Raises RebuildRunning, naming the other one."""
+    with closing(connect()) as conn:
+        with faults():
+            pointer.prepare_session(conn, WORK_MEM)
+            if not pointer.try_builder_lock(conn, projection.name):
+                _take_over(conn, projection)
+        yield conn
+
+
+def _take_over(conn: Connection, projection: Projection) -> None:
+    found = [g for g in pointer.generations(conn, projection.name) if g.builder_pid]
+    other = max(found, key=lambda g: (g.status == "building", g.started_at), default=None)
+    deadline = time.monotonic() + TAKE_OVER_S
+    dead = other is None or (other.builder_host == socket.gethostname() and not _alive(other.builder_pid))
+    while dead and time.monotonic() < deadline:
+        if other:
+            pointer.terminate(conn, other)
+        if pointer.try_builder_lock(conn, projection.name):
+            return
+        time.sleep(0.05)
+    raise _running(conn, projection, other)
+
+
+def _running(conn: Connection, projection: Projection, other: Generation | None) -> RebuildRunning:
+    who = "somebody else"
+    if other:
+        total = pointer.events_between(conn, 0, other.target)
+        percent = pointer.events_between(conn, 0, other.position) * 100 // total if total else 100
+        since = other.started_at.isoformat(sep=" ", timespec="seconds")
+        who = f"{other.builder_host} pid {other.builder_pid} (since {since}, {percent} %)"
+    remedy = f"wait for it, or end it: stockledger rebuild {projection.name} --cancel"
+    return RebuildRunning(f"{projection.name} is being rebuilt by {who}", remedy=remedy)
+
+
+def _alive(pid: int | None) -> bool:
+    try:
+        os.kill(pid or 0, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,71 @@
+"""What a projection is: a fold over ranges of the journal, the same one for following and for rebuilding.
+
+Guaranteed to it: each range is applied once to each generation, beginning to end, in a transaction that also
+moves the generation's checkpoint. It owns no transaction and moves no checkpoint itself.
+"""
+
+from typing import LiteralString, NamedTuple, Protocol
+
+from ledger.store.database import Connection
+
+ORDINAL_MAX = 2**31 - 1
+
+EVENTS: LiteralString = " ledger.event e JOIN ledger.journal j USING (entry) "
+IN_RANGE: LiteralString = """
+    e.entry BETWEEN %(first_entry)s AND %(last_entry)s AND j.position BETWEEN %(first)s AND %(last)s
+    AND e.ordinal BETWEEN %(first_ordinal)s AND %(last_ordinal)s
+"""
+"""The events of a range: `FROM` + EVENTS + `WHERE` + IN_RANGE, with `events.parameters(generation)`.
+
+A block range index finds the entries; the position decides, because entries of other positions may lie
+between them. The ordinals matter only when a fault is traced to one event.
+"""
+
+
+class Range(NamedTuple):
+    """The journal from position `first` to `last`, which holds `events` events, found by their entries."""
+
+    first: int
+    last: int
+    first_entry: int
+    last_entry: int
+    events: int
+    first_ordinal: int = 0
+    last_ordinal: int = ORDINAL_MAX
+
+    def parameters(self, generation: int) -> dict[str, int]:
+        """What `IN_RANGE` needs, and the generation."""
+        return {**self._asdict(), "generation": generation}
+
+
+class Projection(Protocol):
+    """A read model. Subclass it, give it a name, and register an instance or the class by entry point.
+
+    Its rows live in one table, partitioned by generation, so its SQL is the same for all generations.
+    """
+
+    name: str
+    """Stable; `ledger.<name>` is the view that readers use, of the live generation."""
+    version: int = 1
+    """Raise it when `apply` gives other rows than before: generations of other versions aren't followed."""
+    table: str
+    """The table `ledger.<table>`, which `ddl` makes; its first column is `generation`."""
+    key: tuple[str, ...]
+    """The primary key's columns after `generation`."""
+    ddl: LiteralString
+    """`CREATE TABLE ledger.<table> (...) PARTITION BY LIST (generation)`; "" if a migration did that."""
+    keys: LiteralString | None = None
+    """A query for the keys of the rows that a range touches, so that a swap compares those; None: it compares
+    all rows under its lock, which is right for a table of a few thousand."""
+    inline: bool = False
+    """Written by the batches themselves while it is live. Only `stock` is."""
+    additive: bool = False
+    """Ranges may be applied in any order, side by side: `apply` adds, and locks rows in the key's order."""
+
+    def apply(self, conn: Connection, generation: int, events: Range) -> int:
+        """Fold the range into the generation. Returns how many of its events were understood.
+
+        Events of a type that has no effect here count as understood, unknown types must not: the caller
+        compares with what the journal says, and stops at the first event that isn't accounted for.
+        """
+        ...

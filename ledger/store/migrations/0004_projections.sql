@@ -1,0 +1,88 @@
+-- Projections: read models that follow the journal, built generation by generation. `ledger.projection` is
+-- the pointer: which generation is live, how far each one is, and who builds the next one.
+
+CREATE TABLE ledger.projection (
+    name text COLLATE "C" NOT NULL,
+    generation integer NOT NULL CHECK (generation > 0),
+    version integer NOT NULL,               -- of the code that folds it
+    status text COLLATE "C" NOT NULL CHECK (status IN ('building', 'live', 'standby', 'dropping')),
+    inline boolean NOT NULL DEFAULT false,  -- while it is live, batches write it in their own transaction
+    position bigint NOT NULL DEFAULT 0,     -- all up to here is applied
+    done int8multirange NOT NULL DEFAULT '{}',  -- and these, out of order, by parallel jobs
+    target bigint NOT NULL DEFAULT 0,       -- where the head was when the rebuild began
+    rate double precision,                  -- events a second of the rebuild that made it
+    builder_host text,
+    builder_pid integer,
+    backend_pid integer,
+    backend_start timestamptz,
+    started_at timestamptz NOT NULL DEFAULT now(),
+    swapped_at timestamptz,                 -- when it last became live, or ceased to be
+    PRIMARY KEY (name, generation)
+) WITH (fillfactor = 50);
+CREATE UNIQUE INDEX projection_live ON ledger.projection (name) WHERE status = 'live';
+CREATE UNIQUE INDEX projection_building ON ledger.projection (name) WHERE status = 'building';
+
+-- What each user bought of each goods; what was cancelled stays counted, and is counted beside it.
+CREATE TABLE ledger.purchases_by_user_rows (
+    generation integer NOT NULL,
+    user_id text COLLATE "C" NOT NULL,
+    goods_id text COLLATE "C" NOT NULL,
+    purchases bigint NOT NULL,
+    quantity bigint NOT NULL,
+    cancelled bigint NOT NULL,
+    cancelled_quantity bigint NOT NULL,
+    PRIMARY KEY (generation, user_id, goods_id)
+) PARTITION BY LIST (generation);
+CREATE TABLE ledger.purchases_by_user_rows_1 PARTITION OF ledger.purchases_by_user_rows FOR VALUES IN (1);
+
+-- What was sold and what was cancelled on each UTC day; revenue of the purchases that had a price.
+CREATE TABLE ledger.sales_by_day_rows (
+    generation integer NOT NULL,
+    day date NOT NULL,
+    purchases bigint NOT NULL,
+    quantity bigint NOT NULL,
+    cancelled bigint NOT NULL,
+    cancelled_quantity bigint NOT NULL,
+    priced bigint NOT NULL,
+    revenue_minor numeric NOT NULL,
+    PRIMARY KEY (generation, day)
+) PARTITION BY LIST (generation);
+CREATE TABLE ledger.sales_by_day_rows_1 PARTITION OF ledger.sales_by_day_rows FOR VALUES IN (1);
+
+INSERT INTO ledger.projection (name, generation, version, status, inline) VALUES
+    ('stock', 1, 1, 'live', true), ('purchases_by_user', 1, 1, 'live', false), ('sales_by_day', 1, 1, 'live', false);
+
+CREATE VIEW ledger.purchases_by_user AS
+SELECT user_id, goods_id, purchases, quantity, cancelled, cancelled_quantity FROM ledger.purchases_by_user_rows
+WHERE generation = (SELECT generation FROM ledger.projection WHERE name = 'purchases_by_user' AND status = 'live');
+
+CREATE VIEW ledger.sales_by_day AS
+SELECT day, purchases, quantity, cancelled, cancelled_quantity, priced, revenue_minor FROM ledger.sales_by_day_rows
+WHERE generation = (SELECT generation FROM ledger.projection WHERE name = 'sales_by_day' AND status = 'live');
+
+-- How far each one is. A lag in seconds is the age of the first entry that is not applied yet.
+CREATE VIEW ledger.projections AS
+SELECT p.name, p.generation, p.version, p.status, at.position, h.position - at.position AS lag,
+       coalesce(extract(epoch FROM clock_timestamp() - j.recorded_at), 0)::double precision AS lag_seconds,
+       p.started_at, p.swapped_at
+FROM ledger.projection p
+CROSS JOIN ledger.head h
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN p.inline AND p.status = 'live' THEN h.position ELSE p.position END AS position
+) at
+LEFT JOIN ledger.journal j ON j.position = at.position + 1
+WHERE p.status <> 'dropping'
+ORDER BY p.name, p.generation;
+
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'stockledger_reader') THEN
+        GRANT SELECT ON ledger.purchases_by_user, ledger.sales_by_day, ledger.projections TO stockledger_reader;
+    END IF;
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'stockledger_writer') THEN
+        GRANT SELECT ON ledger.projection, ledger.purchases_by_user, ledger.sales_by_day, ledger.projections
+            TO stockledger_writer;
+        GRANT UPDATE (position) ON ledger.projection TO stockledger_writer;   -- following; the rest is the owner's
+        GRANT SELECT, INSERT, UPDATE ON ledger.purchases_by_user_rows, ledger.sales_by_day_rows TO stockledger_writer;
+    END IF;
+END $$;
