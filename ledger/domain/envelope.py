@@ -51,7 +51,7 @@ def decode(headers: Headers | None, value: bytes | None) -> Request | Bad:
         if value is None:
             raise _Invalid("tombstone", "the record has no value")
         content_type = _text(attributes, "content-type") if "content-type" in attributes else JSON_TYPE
-        if content_type.lower().startswith("application/cloudevents"):
+        if content_type.lstrip().lower().startswith("application/cloudevents"):
             return _structured(content_type, value)
         _require_json(content_type)
         return _binary(attributes, value)
