@@ -196,6 +196,8 @@ def _compare(
     Retention deletes from the front: at `kept_from` and above, every record must be there.
     """
     first, end = entries[0].first_offset, entries[-1].next_offset
+    chosen = gap.chosen(conn, lane, first, end)
+    records = [d for d in records if not any(d.offset in offsets for offsets in chosen)]
     keys = [d.content.key for d in records if isinstance(d.content, Request)]
     stored = _Stored(
         dead_letter.in_range(conn, lane, first, end),

@@ -178,7 +178,9 @@ class _Demo:
             "STOCKLEDGER_KAFKA_GROUP_PROTOCOL": "consumer",
         }
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=log)
+            self._process = subprocess.Popen(  # in a group of its own: a Ctrl-C is ours to pass on, once
+                command, env=environment, stdout=subprocess.DEVNULL, stderr=log, process_group=0
+            )
         try:
             self._note(f"{WORKERS} workers started")
             yield

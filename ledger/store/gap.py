@@ -19,6 +19,12 @@ SELECT topic, partition, first_offset, next_offset, cause, accepted_by, position
 FROM ledger.gaps ORDER BY topic, partition, first_offset
 """
 
+# A hole of Kafka's own holds no record; what a person chose to go on without may still be there.
+CHOSEN = """
+SELECT first_offset, next_offset FROM ledger.gap
+WHERE topic = %s AND partition = %s AND first_offset < %s AND next_offset > %s AND cause <> 'log_hole'
+"""
+
 
 class RecordedGap(NamedTuple):
     """A gap of a lane, and since when it is in the journal."""
@@ -40,3 +46,9 @@ def listed(conn: Connection) -> list[RecordedGap]:
         RecordedGap(Lane(*row[:2]), Gap(*row[2:6]), position=row[6], recorded_at=row[7])
         for row in conn.execute(LIST)
     ]
+
+
+def chosen(conn: Connection, lane: Lane, first_offset: int, next_offset: int) -> list[range]:
+    """The offsets in this range that somebody chose to go on without; Kafka may still have their records."""
+    rows = conn.execute(CHOSEN, (*lane, next_offset, first_offset))
+    return [range(first, next_) for first, next_ in rows]

@@ -8,7 +8,8 @@ from signal import SIGKILL, SIGTERM
 
 import psycopg
 import pytest
-from confluent_kafka.admin import AdminClient, ConfigResource
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from producer.publisher import Publisher
 from tests.support import retail
@@ -92,18 +93,23 @@ class Crew:
 @pytest.mark.chaos
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
 @pytest.mark.parametrize("csv", [retail.MONTH], ids=lambda csv: csv.stem)
-def test_workers_killed_at_random_moments_change_nothing(csv, services, ledger_dsn, topic, seed, tmp_path):
+def test_workers_killed_at_random_moments_change_nothing(
+    csv, protocol, services, ledger_dsn, topic, seed, tmp_path
+):
     """The month, every purchase delivered 1 to 3 times, while both workers are killed (SIGKILL) at least 20
-    times, several of them inside a transaction: each id's outcome and reason, the stock and the purchases
-    are exactly those of a sequential model, nothing is lost, doubled or dead."""
+    times, several of them inside a transaction, under either protocol of consumer groups: each id's outcome
+    and reason, the stock and the purchases are exactly those of a sequential model, nothing is lost, doubled
+    or dead."""
     kafka = {"bootstrap.servers": services.kafka.bootstrap_servers}
     setup_file, purchases_file = retail.write_files(csv, tmp_path)
     setup, purchases = retail.read_lines(setup_file), retail.read_lines(purchases_file)
     deliveries = retail.shuffled_deliveries(purchases, seed)
     total, step = len(setup) + len(deliveries), len(deliveries) // STRIKES + 1
 
-    group = Group(ledger_dsn, kafka | short_session(kafka), topic(PARTITIONS))
+    group = Group(ledger_dsn, kafka, topic(PARTITIONS))
+    group.kafka |= short_session(group, protocol)
     stockledger = Cli(ledger_dsn, services.kafka.bootstrap_servers, group.topic, GROUP=group.name)
     assert stockledger("publish", setup_file)["published"] == len(setup)
     group.catch_up()
@@ -130,11 +136,23 @@ def test_workers_killed_at_random_moments_change_nothing(csv, services, ledger_d
     assert stockledger("verify", "--topic")["checks"][-1]["name"] == "topic"
 
 
-def short_session(kafka: dict[str, str]) -> dict[str, str]:
-    """The shortest session that is of use and that the broker grants."""
-    admin = AdminClient({**kafka, "log_level": "0"})
+def short_session(group: Group, protocol: str) -> dict[str, str]:
+    """What the group's members need for the shortest session that is of use and that the broker grants."""
+    admin = AdminClient({**group.kafka, "log_level": "0"})
+    if protocol == "consumer":  # then it is the broker's business
+        timeout = ConfigEntry(
+            "consumer.session.timeout.ms",
+            str(SESSION_TIMEOUT_MS),
+            incremental_operation=AlterConfigOpType.SET,
+        )
+        resource = ConfigResource(ResourceType.GROUP, group.name, incremental_configs=[timeout])
+        try:
+            admin.incremental_alter_configs([resource])[resource].result(10)
+        except KafkaException as refused:
+            pytest.skip(f"the broker grants no session of {SESSION_TIMEOUT_MS} ms: {refused.args[0].str()}")
+        return {"group.protocol": "consumer"}
     [broker] = list(admin.list_topics(timeout=10).brokers)[:1]
-    resource = ConfigResource(ConfigResource.Type.BROKER, str(broker))
+    resource = ConfigResource(ResourceType.BROKER, str(broker))
     settings = admin.describe_configs([resource])[resource].result(10)
     timeout_ms = max(SESSION_TIMEOUT_MS, int(settings["group.min.session.timeout.ms"].value))
     return {"session.timeout.ms": str(timeout_ms), "heartbeat.interval.ms": str(timeout_ms // 5)}

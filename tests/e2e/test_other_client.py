@@ -125,12 +125,12 @@ def produce(command, said):
         pytest.param(java_console, marks=pytest.mark.real_kafka),
     ],
 )
-def test_commands_of_another_client_are_applied(client, services, ledger_dsn, topic):
+def test_commands_of_another_client_are_applied(client, services, ledger_dsn, topic, kafka_settings):
     """Any producer in any language: CloudEvents in binary or structured mode, with headers made by hand, are
     applied once and answered as ours are."""
     name = topic(1)
     client(services.kafka.bootstrap_servers, name)
-    stockledger = Cli(ledger_dsn, services.kafka.bootstrap_servers, name)
+    stockledger = Cli(ledger_dsn, services.kafka.bootstrap_servers, name, **kafka_settings)
     stockledger("run", "--until-caught-up")
     with closing(psycopg.connect(ledger_dsn, autocommit=True)) as conn:
         retail.judge(conn, retail.model_of(LINES), len(LINES))

@@ -57,6 +57,16 @@ def test_a_signal_under_load_ends_it_in_time_with_the_batch_in_hand(group, sende
     group.prove(sender, tally={"applied": 3003})
 
 
+def test_ctrl_c_lets_every_worker_finish_its_batch(group, sender):
+    """A terminal's SIGINT goes to all processes at once; none of them counts it as a second signal."""
+    run = group.start("--workers", "2", failpoints="project=pause")
+    wait_for("a batch is held", group.in_transaction)
+    run.send_to_all(signal.SIGINT)
+    assert run.ended(STOP_BUDGET_S) == 130
+    assert group.next_offsets()[0] == 3
+    group.prove(sender, tally={"applied": 3})
+
+
 def test_workers_end_together_when_all_is_caught_up(group, sender):
     """For CI: several processes end with 0 once the whole topic is applied, whoever applied it."""
     load(sender, 300)

@@ -7,8 +7,11 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ledger import failpoints
+from ledger.domain.delivery import Lane
 from ledger.errors import UnsafeSettings
 from ledger.failpoints import STEPS
+from ledger.store import lane
+from ledger.store.lane import Owner
 from tests.support.proxy import Proxy
 from tests.support.publish import buys, shop
 from tests.support.workers import wait_for
@@ -142,6 +145,19 @@ def test_a_lane_held_by_a_stranger_is_waited_for(group, sender):
             running.says("waiting")
             stranger.rollback()
             group.applies(sender)
+    group.prove(sender, tally={"applied": 8, "duplicate": 5})
+
+
+def test_an_owner_that_hangs_in_its_transaction_is_ended_by_its_successor(group, sender):
+    """No timeout of its own frees the lane: after the lock timeout the recorded session is terminated."""
+    with psycopg.connect(group.dsn) as frozen:
+        lane.claim(frozen, Lane(group.topic, 0), Owner("elsewhere", 1))
+        frozen.commit()
+        frozen.execute("SELECT FROM ledger.lane FOR UPDATE")
+        load(sender, "p", 5)
+        group.catch_up()
+        with pytest.raises(psycopg.errors.AdminShutdown):
+            frozen.execute("SELECT 1")
     group.prove(sender, tally={"applied": 8, "duplicate": 5})
 
 
