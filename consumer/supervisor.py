@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection as Pipe
 from multiprocessing.context import SpawnProcess
 from types import FrameType
@@ -127,6 +128,7 @@ class _Supervisor:
         )
         # A terminal sends Ctrl-C to all of us. Children inherit the mask and never see it: they are told by
         # SIGTERM, once, because a second signal would end them in the middle of a batch.
+        resource_tracker.ensure_running()  # else the first start would run it, and that resets the mask
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             process.start()

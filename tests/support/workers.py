@@ -236,8 +236,9 @@ class Group:
         return dict(rows)
 
     def in_transaction(self) -> bool:
-        """Whether a worker stands in the middle of a batch."""
-        return bool(self.ask(f"SELECT 1 {WORKERS} AND state = 'idle in transaction'"))
+        """Whether a worker stands in the middle of a batch (and doesn't just pass)."""
+        stands = "state = 'idle in transaction' AND clock_timestamp() - state_change > interval '200 ms'"
+        return bool(self.ask(f"SELECT 1 {WORKERS} AND {stands}"))
 
     def cut_off_workers(self) -> int:
         """End the database sessions of all workers; returns how many there were."""
