@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -156,12 +157,8 @@ class Process(Told):
 
     def close(self) -> None:
         """End it and its children, whatever state they are in."""
-        if self.alive:
-            children = self.children()
-            self.send(signal.SIGKILL)
-            for pid in children:
-                if state(pid):
-                    os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            self.send_to_all(signal.SIGKILL)  # children whose parent is gone, too
         self.ended()
 
 
