@@ -164,8 +164,8 @@ class Worker:
             time.sleep(0.05)
 
     def _say_waiting(self, doubt: Retry | Fenced) -> None:
-        if doubt.message != self._waiting_for:  # one line a change of state, not one a try
-            self._waiting_for = doubt.message
+        if doubt.code != self._waiting_for:  # one line a change of state, not one a try nor a wording
+            self._waiting_for = doubt.code
             self._log.warning("waiting", cause=doubt.message, code=doubt.code)
 
     def _say_ready(self, facts: TopicFacts) -> None:

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from signal import SIGINT, SIGTERM
+from signal import SIGINT, SIGKILL, SIGTERM
 
 import pytest
 
@@ -41,7 +41,8 @@ def demo(folder, *words):
         try:
             yield process
         finally:
-            process.kill()
+            if process.poll() is None:  # the test has failed: it can't clean up any more
+                os.killpg(process.pid, SIGKILL)
 
 
 def left_behind(folder):

@@ -107,19 +107,24 @@ def test_a_worker_slower_than_its_poll_interval_loses_the_lane_and_nothing_else(
     group.prove(sender, tally={"applied": 24})
 
 
-def test_a_second_static_member_of_the_same_name_ends_the_first(new_group, publisher):
-    """Two processes with one `group.instance.id`: the older one halts with an error and doesn't spin."""
-    group = new_group(partitions=1, group_instance_id="one")
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_of_two_static_members_of_one_name_one_ends(new_group, publisher, protocol):
+    """Two processes with one `group.instance.id`: one of them halts with an error, neither spins nor doubles.
+
+    The classic protocol lets the newer one in, KIP-848 the older one stay.
+    """
+    group = new_group(partitions=1, group_protocol=protocol, group_instance_id="one")
     sender = publisher(group)
     sender.send(*shop(), partition=0)
     sender.flush()
-    first = group.start()
+    older = group.start()
     group.applies(sender)
-    second = group.start()
-    assert first.ended() == 4
-    assert "same group.instance.id" in first.result()["error"]["message"]
+    newer = group.start()
+    ends, stays = (older, newer) if protocol == "classic" else (newer, older)
+    assert ends.ended() == 4
+    assert "the Kafka client gave up" in ends.result()["error"]["message"]
     sender.send(buys("p"), partition=0)
     sender.flush()
     group.applies(sender)
-    second.terminates()
+    stays.terminates()
     group.prove(sender, tally={"applied": 4})

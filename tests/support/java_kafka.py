@@ -31,6 +31,10 @@ SETTINGS = {
     "transaction.state.log.num.partitions": "1",
     "broker.session.timeout.ms": "1000",
     "broker.heartbeat.interval.ms": "200",
+    # the only replica of a broker that was killed must lead again, whatever the controller thinks of it:
+    # else the group coordinator's partition was once left without a leader
+    "unclean.leader.election.enable": "true",
+    "unclean.leader.election.interval.ms": "1000",
     "group.initial.rebalance.delay.ms": "0",
     "group.min.session.timeout.ms": "1000",
     "group.consumer.min.session.timeout.ms": "1000",
