@@ -31,7 +31,7 @@ def kafka(services):
 
 
 def shortest_session_ms(bootstrap_servers):
-    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
     [broker] = list(admin.list_topics(timeout=10).brokers)[:1]
     resource = ConfigResource(ConfigResource.Type.BROKER, str(broker))
     return int(admin.describe_configs([resource])[resource].result(10)["group.min.session.timeout.ms"].value)

@@ -38,7 +38,7 @@ def sender(group, publisher):
 
 @pytest.fixture
 def admin(kafka):
-    return AdminClient({"bootstrap.servers": kafka["bootstrap.servers"]})
+    return AdminClient({"bootstrap.servers": kafka["bootstrap.servers"], "log_level": 0})
 
 
 @pytest.fixture
