@@ -143,7 +143,8 @@ def _config(client: AdminClient, topic: str, timeout_s: float) -> dict[str, str]
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
     try:
         entries = client.describe_configs([resource], request_timeout=timeout_s)[resource].result(timeout_s)
-    except (KafkaException, FutureTimeout):
+    except (KafkaException, FutureTimeout) as error:
+        forget_frames(error)
         return {}  # an ACL may hide it, and the embedded broker has none
     return {name: entry.value for name, entry in entries.items() if entry.value is not None}
 
@@ -184,11 +185,19 @@ def answer(future: "Future[T]", what: str, timeout_s: float) -> T:
     try:
         return future.result(timeout_s + 1)
     except KafkaException as error:
-        raise fault(error.args[0], what) from error
+        raise fault(error.args[0], what) from forget_frames(error)
     except FutureTimeout as error:
         raise BrokerUnavailable(
             f"{what}: no answer in {timeout_s:.0f} s", remedy="stockledger doctor"
         ) from error
+
+
+def forget_frames(error: Exception) -> Exception:
+    """Let go of what the error passed through: the client, above all, with its threads and connections.
+
+    The binding ties a failed request's error and its future into a cycle; a worker looks for those rarely.
+    """
+    return error.with_traceback(None)
 
 
 def deliveries(kafka: Settings, lane: Lane, first_offset: int, next_offset: int) -> Iterator[Delivery]:

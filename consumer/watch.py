@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import TopicDescription
 
-from consumer.topic import ELSEWHERE, TopicFacts, admin, require_same_topic
+from consumer.topic import ELSEWHERE, TopicFacts, admin, forget_frames, require_same_topic
 from ledger.errors import TopicUnfit
 
 INTERVAL_S = 5.0
@@ -51,6 +51,7 @@ class TopicWatch:
         try:
             topic_id = str(future.result().topic_id)
         except KafkaException as error:
+            forget_frames(error)
             if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                 return  # no broker answers: the consumer says so
             self._misses += 1

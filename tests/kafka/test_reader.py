@@ -1,14 +1,17 @@
 """What the client itself loses or gets wrong: found by the offsets alone, and read again."""
 
+import gc
 import random
+from pathlib import Path
 
 import pytest
 from confluent_kafka import KafkaException
 
-from consumer import source
+from consumer import source, topic
 from consumer.source import Source
-from ledger.errors import BadSettings, BrokerUnavailable
+from ledger.errors import BadSettings, BrokerUnavailable, TopicUnfit
 from tests.support.publish import buys, shop
+from tests.support.workers import wait_for
 
 
 @pytest.fixture
@@ -133,6 +136,27 @@ def test_a_batch_of_one_record_at_a_time(group, sender):
     assert group.ask("SELECT max(next_offset - first_offset) FROM ledger.journal WHERE position > 3") == [
         (1,)
     ]
+
+
+def client_threads():
+    """The threads of the Kafka clients in this process."""
+    names = [(task / "comm") for task in Path("/proc/self/task").iterdir()]
+    return sum(name.read_text().startswith("rdk:") for name in names if name.exists())
+
+
+def test_a_request_that_fails_leaves_no_client_behind(group):
+    """Retries for hours don't pile up threads and connections, not even without a garbage collector."""
+    gc.collect()
+    gc.disable()
+    try:
+        before = client_threads()
+        for _ in range(5):
+            with pytest.raises(TopicUnfit):
+                topic.inspect(group.kafka, f"{group.topic}-misspelt")
+            topic.inspect(group.kafka, group.topic)
+        wait_for("they are gone", lambda: client_threads() <= before, 10)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("name", ["auto.offset.reset", "enable.auto.commit", "isolation.level"])
