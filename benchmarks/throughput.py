@@ -21,7 +21,7 @@ from confluent_kafka import Consumer, Producer
 from psycopg import sql
 
 from benchmarks.workload import Workload
-from consumer.worker import Worker, WorkerSettings
+from consumer.worker import Worker, WorkerSettings, rarely_collect_cycles
 from ledger.domain import envelope
 from ledger.domain.commands import AnyCommand, MessageKey, record_key
 from ledger.store import event, migrate, processed_message
@@ -224,6 +224,7 @@ def main() -> None:
     options = parser.parse_args()
     services = find_services()
     try:
+        rarely_collect_cycles()  # as `stockledger run` does
         bench = Bench(services, Workload(options.commands), options.batch, options.naive)
         rounds = []
         for number in range(options.rounds):

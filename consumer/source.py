@@ -100,14 +100,12 @@ class Source:
         self._leader_epochs[lane.partition] = epoch
 
     def _handle(self, error: KafkaError, message: Message) -> None:
-        if (
-            error.code() == KafkaError._AUTO_OFFSET_RESET
-        ):  # deleted, or another topic: the next session sees which
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:
+            # Records were deleted, or it is another topic: the next session sees which.
             lane = Lane(self._topic, message.partition() or 0)
             raise BrokerUnavailable(f"Kafka doesn't have the next record of {lane}: {error.str()}")
-        if (
-            error.code() == KafkaError._MAX_POLL_EXCEEDED
-        ):  # left the group, and may not say which lanes it lost
+        if error.code() == KafkaError._MAX_POLL_EXCEEDED:
+            # We have left the group, and may never be told which lanes we lost.
             raise Fenced(f"a batch took too long, so others have the lanes now: {error.str()}")
         self._on_error(error)
 

@@ -18,7 +18,7 @@ from types import FrameType
 from structlog.typing import FilteringBoundLogger
 
 from consumer.log import logger
-from consumer.worker import Totals, Worker, WorkerSettings
+from consumer.worker import Totals, Worker, WorkerSettings, rarely_collect_cycles
 from ledger.errors import LedgerError
 
 WATCH_INTERVAL_S = 0.1
@@ -35,6 +35,7 @@ def run(settings: WorkerSettings, workers: int, log_format: str = "auto") -> Tot
     """
     log = logger(log_format)
     if workers == 1:
+        rarely_collect_cycles()
         worker = Worker(settings, log)
         with signals(worker.stop):
             return worker.run()
@@ -166,6 +167,7 @@ def _said(answer: Pipe) -> object:
 
 def _work(settings: WorkerSettings, number: int, log_format: str, answer: Pipe) -> None:
     """A child process: work, then tell the supervisor how it ended."""
+    rarely_collect_cycles()
     log = logger(log_format).bind(worker=number)
     instance = settings.kafka.get("group.instance.id")
     if instance:  # a static member's name is its own

@@ -55,8 +55,11 @@ class Totals:
     seconds: float = 0.0
 
 
-def _rarely_collect_cycles() -> None:
-    """A batch makes many objects and no cycles: looking for some cost 17 % of a worker's time."""
+def rarely_collect_cycles() -> None:
+    """For a process that is about to work: batches make many objects and no cycles.
+
+    Looking for some cost 17 % of a worker's CPU time. Call it once: what is there now isn't looked at again.
+    """
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
 
@@ -88,7 +91,6 @@ class Worker:
 
         A database or broker that can't be reached is waited for; everything else that is wrong is raised.
         """
-        _rarely_collect_cycles()
         begun = time.monotonic()
         failures = 0
         while not self._ending:

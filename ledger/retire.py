@@ -5,6 +5,7 @@ then its row: a crash in between is finished by the next one. Needs the database
 """
 
 import time
+from collections.abc import Callable
 
 from ledger import failpoints
 from ledger.errors import Contended
@@ -31,38 +32,38 @@ def newest_standby(found: list[Generation]) -> Generation | None:
 
 def cancel(conn: Connection, projection: Projection) -> int | None:
     """End the rebuild of this projection, running or not, and drop what it built. Returns the generation."""
-    with transaction(conn):
-        pointer.lock(conn, projection.name)
-        found = [g for g in pointer.generations(conn, projection.name) if g.status == "building"]
-        for each in found:
-            pointer.set_status(conn, projection.name, each.generation, was="building", now="dropping")
-    _drop_all(conn, projection)
-    return found[0].generation if found else None
+    dropped = _retire(conn, projection, lambda found: [g for g in found if g.status == "building"])
+    return dropped[0] if dropped else None
 
 
 def drop_old(conn: Connection, projection: Projection) -> list[int]:
     """Drop the standby generations: no way back any more. Returns their numbers."""
-    with transaction(conn):
-        pointer.lock(conn, projection.name)
-        found = [g for g in pointer.generations(conn, projection.name) if g.status == "standby"]
-        for each in found:
-            pointer.set_status(conn, projection.name, each.generation, was="standby", now="dropping")
-    _drop_all(conn, projection)
-    return [each.generation for each in found]
+    return _retire(conn, projection, lambda found: [g for g in found if g.status == "standby"])
 
 
 def clear(conn: Connection, projection: Projection) -> None:
     """Drop what nobody needs: older standbys, builds of another version, what a crash left over."""
+
+    def unneeded(found: list[Generation]) -> list[Generation]:
+        newest = newest_standby(found)
+        old = [g for g in found if g.status == "standby" and newest and g.generation != newest.generation]
+        foreign = [g for g in found if g.status == "building" and not resumable(projection, g)]
+        return old + foreign
+
+    _retire(conn, projection, unneeded)
+
+
+def _retire(
+    conn: Connection, projection: Projection, choose: Callable[[list[Generation]], list[Generation]]
+) -> list[int]:
+    """Mark the chosen generations and drop all that are marked. Returns the numbers of the chosen."""
     with transaction(conn):
         pointer.lock(conn, projection.name)
-        found = pointer.generations(conn, projection.name)
-        newest = newest_standby(found)
-        for each in found:
-            old = each.status == "standby" and newest and each.generation != newest.generation
-            foreign = each.status == "building" and not resumable(projection, each)
-            if old or foreign:
-                pointer.set_status(conn, projection.name, each.generation, was=each.status, now="dropping")
+        chosen = choose(pointer.generations(conn, projection.name))
+        for each in chosen:
+            pointer.set_status(conn, projection.name, each.generation, was=each.status, now="dropping")
     _drop_all(conn, projection)
+    return [each.generation for each in chosen]
 
 
 def _drop_all(conn: Connection, projection: Projection) -> None:

@@ -5,11 +5,10 @@ ledger judges it anew. A letter counts as sent only once the broker has acknowle
 report that one isn't, nothing more is sent. Sending one again is always safe.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message
 
 from ledger.errors import LedgerError, TopicUnfit
 from ledger.store.dead_letter import DeadLetter
@@ -18,7 +17,6 @@ from producer.trouble import TOPIC_ERRORS, VERDICTS, Trouble
 
 REPORT_DELAY_S = 1.0  # librdkafka looks for timed-out records once a second
 QUEUE_POLL_S = 0.1
-_LOG = logging.getLogger("stockledger.librdkafka")
 
 
 class Redriver:
@@ -27,10 +25,7 @@ class Redriver:
     def __init__(self, kafka: Mapping[str, str]) -> None:
         settings = properties.complete(kafka)
         self._trouble = Trouble(settings["bootstrap.servers"])
-        try:
-            self._producer = Producer({**settings, "error_cb": self._trouble.note}, logger=_LOG)
-        except (KafkaException, TypeError) as error:
-            raise properties.refusal(settings, error) from None
+        self._producer = properties.make_producer(settings, self._trouble.note)
         self._timeout_s = int(settings[properties.TIMEOUT_MS]) / 1000 + REPORT_DELAY_S
         self._error: KafkaError | None = None
 

@@ -40,7 +40,6 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "mock_topic_delete": (c_int, [c_void_p, c_char_p]),
     "mock_partition_delete_records": (c_int, [c_void_p, c_char_p, c_int32, c_int64]),
     "mock_push_request_errors_array": (None, [c_void_p, c_int16, c_size_t, POINTER(c_int)]),
-    "mock_clear_request_errors": (None, [c_void_p, c_int16]),
     "mock_broker_set_down": (c_int, [c_void_p, c_int32]),
     "mock_broker_set_up": (c_int, [c_void_p, c_int32]),
     "mock_broker_set_rtt": (c_int, [c_void_p, c_int32, c_int]),
@@ -131,10 +130,6 @@ class EmbeddedKafka:
         """
         codes = (c_int * len(errors))(*errors)
         self._rd.rd_kafka_mock_push_request_errors_array(self._cluster, api_key, len(errors), codes)
-
-    def clear_request_errors(self, api_key: int) -> None:
-        """Forget the errors that were pushed and not yet given."""
-        self._rd.rd_kafka_mock_clear_request_errors(self._cluster, api_key)
 
     def set_down(self) -> None:
         """Cut every connection and refuse new ones; records and groups are kept."""

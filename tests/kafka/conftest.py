@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource
 
-from tests.support.publish import Publisher
+from tests.support.publish import Publisher, shop
 from tests.support.services import Unsupported
 from tests.support.workers import Group
 
@@ -61,6 +61,16 @@ def new_group(kafka, ledger_dsn, topic):
 def publisher(kafka):
     """`publisher(group, **properties)`: a producer of the group's topic."""
     return lambda group, **properties: Publisher(kafka, group.topic, **properties)
+
+
+@pytest.fixture
+def sender(group, publisher):
+    """A producer of the topic of the module's `group`; the shop is set up already."""
+    sender = publisher(group)
+    sender.send(*shop(stock=10_000), partition=0)
+    sender.flush()
+    group.catch_up()
+    return sender
 
 
 @pytest.fixture

@@ -19,16 +19,6 @@ def group(new_group):
     return new_group(partitions=3)
 
 
-@pytest.fixture
-def sender(group, publisher):
-    """A producer of the group's topic; the shop is set up already."""
-    sender = publisher(group)
-    sender.send(*shop(stock=10_000), partition=0)
-    sender.flush()
-    group.catch_up()
-    return sender
-
-
 def load(sender, name, count):
     for partition in range(3):
         sender.send(*(buys(f"{name}-{partition}-{n}") for n in range(count)), partition=partition)

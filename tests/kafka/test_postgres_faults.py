@@ -13,7 +13,7 @@ from ledger.failpoints import STEPS
 from ledger.store import lane
 from ledger.store.lane import Owner
 from tests.support.proxy import Proxy
-from tests.support.publish import buys, shop
+from tests.support.publish import buys
 from tests.support.workers import wait_for
 
 STATIC = {"group.instance.id": "one"}
@@ -23,16 +23,6 @@ STATIC = {"group.instance.id": "one"}
 @pytest.fixture
 def group(new_group):
     return new_group(partitions=2)
-
-
-@pytest.fixture
-def sender(group, publisher):
-    """A producer of the group's topic; the shop is set up already."""
-    sender = publisher(group)
-    sender.send(*shop(stock=10_000), partition=0)
-    sender.flush()
-    group.catch_up()
-    return sender
 
 
 @pytest.fixture
