@@ -7,17 +7,21 @@ markers, aborted records) and becomes a gap, as far as both looks agree: a recor
 was read behind a hole is only looked at for more of them, so that one way back serves many transactions.
 """
 
+from bisect import bisect_left
 from collections import deque
-from itertools import islice
+from collections.abc import Callable
+from typing import Generic, TypeVar
 
 from ledger.domain.delivery import Batch, Delivery, Gap, Lane
 from ledger.store.lane import Claim
 
+RecordT = TypeVar("RecordT")
 
-class LaneQueue:
-    """What is read but not yet applied, in offset order."""
 
-    def __init__(self, lane: Lane, claim: Claim) -> None:
+class LaneQueue(Generic[RecordT]):
+    """What is read but not yet applied, in offset order. Records are decoded when there is time for it."""
+
+    def __init__(self, lane: Lane, claim: Claim, decode: Callable[[RecordT], Delivery]) -> None:
         self.lane = lane
         self.epoch = claim.epoch
         self.next_offset = claim.next_offset
@@ -26,29 +30,31 @@ class LaneQueue:
         """The highest log end offset that the reader has met."""
         self.seek_to: int | None = None
         """Where the reader must seek before it reads on."""
+        self._decode = decode
         self._expected = claim.next_offset
         self._seen = claim.next_offset
         """Where the look goes on behind a hole, while `seek_to` is set."""
         self._holes: dict[int, int] = {}
         """The holes that were seen once, from their first offset to their next."""
-        self._items: deque[Delivery | Gap] = deque()
+        self._records: deque[RecordT | Gap] = deque()
+        """As they came; those before them are in `_items`."""
+        self._items: list[Delivery | Gap] = []
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self._items) + len(self._records)
 
-    def expects(self, offset: int) -> bool:
-        """Whether the record at `offset` is the next one to `add`; sets `seek_to` where one is missing."""
+    def offer(self, offset: int, record: RecordT) -> bool:
+        """Queue the record if it is the next one, else return False; sets `seek_to` where one is missing."""
         if self.seek_to is not None:
             self._look(offset, offset + 1)
             return False
         if offset < self._expected:
             return False  # already here
-        return self._reaches(offset, offset + 1)
-
-    def add(self, delivery: Delivery) -> None:
-        """Take the record that was just expected."""
-        self._items.append(delivery)
-        self._expected = delivery.offset + 1
+        if offset > self._expected and not self._reaches(offset, offset + 1):
+            return False
+        self._records.append(record)
+        self._expected = offset + 1
+        return True
 
     def reached_end(self, offset: int) -> None:
         """The reader met the end of the log: what is missing before it is a trailing hole."""
@@ -69,7 +75,7 @@ class LaneQueue:
     def _reaches(self, offset: int, next_offset: int) -> bool:
         if offset > self._expected and self._expected in self._holes:
             agreed = min(offset, self._holes[self._expected])
-            self._items.append(Gap(self._expected, agreed, "log_hole"))
+            self._records.append(Gap(self._expected, agreed, "log_hole"))
             self._expected = agreed
         if offset == self._expected:
             return True
@@ -79,23 +85,34 @@ class LaneQueue:
         self.seek_to = self._expected
         return False
 
+    def decode(self, size_max: int) -> int:
+        """Decode at most so many records, and return how many there were."""
+        count = min(size_max, len(self._records))
+        for _ in range(count):
+            record = self._records.popleft()
+            self._items.append(record if isinstance(record, Gap) else self._decode(record))
+        return count
+
     def take(self, size_max: int) -> Batch | None:
         """The next batch, of at most `size_max` records and gaps; it stays the next until `advance`."""
-        if not self._items:
+        self.decode(size_max - len(self._items))
+        items = self._items[:size_max]
+        if not items:
             return None
-        items = list(islice(self._items, size_max))
         deliveries = [item for item in items if isinstance(item, Delivery)]
         gaps = [item for item in items if isinstance(item, Gap)]
-        last = items[-1]
-        next_offset = last.next_offset if isinstance(last, Gap) else last.offset + 1
-        return Batch(self.lane, self.next_offset, next_offset, deliveries, gaps)
+        return Batch(self.lane, self.next_offset, _next(items[-1]), deliveries, gaps)
 
     def advance(self, next_offset: int) -> None:
         """Forget what lies below `next_offset`: it is applied."""
-        while self._items and _first(self._items[0]) < next_offset:
-            self._items.popleft()
+        del self._items[: bisect_left(self._items, next_offset, key=first)]
         self.next_offset = next_offset
 
 
-def _first(item: Delivery | Gap) -> int:
+def first(item: Delivery | Gap) -> int:
+    """The first offset that the item stands for."""
     return item.offset if isinstance(item, Delivery) else item.first_offset
+
+
+def _next(item: Delivery | Gap) -> int:
+    return item.offset + 1 if isinstance(item, Delivery) else item.next_offset

@@ -29,7 +29,7 @@ class Source:
     def __init__(
         self, kafka: Mapping[str, str], topic: str, group: str, claim: ClaimLanes, log: FilteringBoundLogger
     ) -> None:
-        self.lanes: dict[int, LaneQueue] = {}
+        self.lanes: dict[int, LaneQueue[Message]] = {}
         self.suspicious = False
         """Something happened that a look at the topic may explain."""
         self._topic = topic
@@ -59,27 +59,30 @@ class Source:
         if messages:
             failpoints.hit("decode")
         for message in messages:
-            self._take(message)
+            queue = self.lanes.get(message.partition())  # type: ignore[arg-type]
+            if queue is None or message.error():
+                self._take_event(message, queue)
+            elif queue.offer(offset_of(message), message) and len(queue) == 1:
+                self._check_leader(queue.lane, message.leader_epoch())
         for partition, queue in self.lanes.items():
             if queue.seek_to is not None:
                 self._seek(partition, queue)
 
-    def _take(self, message: Message) -> None:
+    def decode(self, size_max: int) -> None:
+        """Decode what is queued, at most so many records: for who has time, as while the database works."""
+        for queue in self.lanes.values():
+            size_max -= queue.decode(size_max)
+
+    def _take_event(self, message: Message, queue: LaneQueue[Message] | None) -> None:
         error = message.error()
-        queue = self.lanes.get(message.partition())  # type: ignore[arg-type]
         if error and error.code() != KafkaError._PARTITION_EOF:
             self._handle(error, message)
-        elif queue is None:
-            pass  # of a lane that was revoked while the record was on its way
-        elif error:
+        elif error and queue is not None:
             self._heard()
             queue.reached_end(offset_of(message))
-        elif queue.expects(offset_of(message)):
-            if not len(queue):
-                self._check_leader(queue.lane, message.leader_epoch())
-            queue.add(delivery(message))
+        # else of a lane that was revoked while the record was on its way
 
-    def _seek(self, partition: int, queue: LaneQueue) -> None:
+    def _seek(self, partition: int, queue: LaneQueue[Message]) -> None:
         assert queue.seek_to is not None
         self._log.debug("seek back to a hole", partition=partition, offset=queue.seek_to)
         try:
@@ -132,7 +135,7 @@ class Source:
         try:
             claims = self._claim([p.partition for p in partitions])
             for number, claim in claims.items():
-                self.lanes[number] = LaneQueue(Lane(self._topic, number), claim)
+                self.lanes[number] = LaneQueue(Lane(self._topic, number), claim, delivery)
             starts = [TopicPartition(self._topic, n, claim.next_offset) for n, claim in claims.items()]
         except BaseException as error:  # noqa: BLE001 (raised again by `poll`)
             self._failure = error

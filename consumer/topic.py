@@ -22,7 +22,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
 
 from ledger.domain import envelope
-from ledger.domain.delivery import Bad, Delivery, Headers, Lane, Record
+from ledger.domain.delivery import Bad, Delivery, Headers, Lane, pack
 from ledger.errors import BadSettings, BrokerUnavailable, LedgerError, TopicReplaced, TopicUnfit
 
 REQUEST_TIMEOUT_S = 4.0  # less than the 5 s in which a worker must end
@@ -284,12 +284,10 @@ def offset_of(message: Message) -> int:
 
 def delivery(message: Message) -> Delivery:
     """The record and what it says."""
-    key = message.key()
+    key, value = message.key(), message.value()
     try:
         headers = cast("Headers | None", message.headers())
     except Exception:  # noqa: BLE001 (the binding fails in several ways on header names that aren't UTF-8)
         bad = Bad("headers", "a header's name isn't UTF-8; the headers couldn't be read")
-        return Delivery(offset_of(message), bad, Record(key, message.value(), None))
-    return Delivery(
-        offset_of(message), envelope.decode(headers, message.value()), Record(key, message.value(), headers)
-    )
+        return Delivery(offset_of(message), bad, pack(key, value, None))
+    return Delivery(offset_of(message), envelope.decode(headers, value), pack(key, value, headers))

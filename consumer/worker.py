@@ -29,6 +29,8 @@ from ledger.store.database import Connection, connect, faults
 from ledger.store.lane import Claim
 
 POLL_TIMEOUT_S = 0.1
+READ_AHEAD = 2
+"""Batches read at a time: one is decoded while the other is written."""
 BACKOFF_FIRST_S = 0.2
 BACKOFF_MAX_S = 5.0
 
@@ -111,15 +113,15 @@ class Worker:
             facts = topic.inspect(settings.kafka, settings.topic)
             assignment.preflight(conn, facts, settings.group)
             ends = self._ends(facts)
-            processor = Processor(conn, self._log)
             watch = TopicWatch(settings.kafka, facts)
             claim = partial(self._claim, conn)
             with contextlib.closing(
                 Source(settings.kafka, settings.topic, settings.group, claim, self._log)
             ) as source:
+                processor = Processor(conn, self._log, partial(source.decode, settings.batch_size_max))
                 self._say_ready(facts)
                 while not self._ending and not self._caught_up(conn, source, ends):
-                    source.poll(settings.batch_size_max, POLL_TIMEOUT_S)
+                    source.poll(READ_AHEAD * settings.batch_size_max, POLL_TIMEOUT_S)
                     self._apply_all(source, processor)
                     watch.look(urgent=source.suspicious)
                     source.suspicious = False

@@ -14,7 +14,7 @@ What can't be locked (accounts, rows that don't exist) is guarded by the head's 
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ledger import failpoints
@@ -49,9 +49,13 @@ class Applied:
     counts: Mapping[Outcome, int]
 
 
-def apply_batch(conn: Connection, batch: Batch, epoch: int) -> Applied:
+def apply_batch(
+    conn: Connection, batch: Batch, epoch: int, meanwhile: Callable[[], None] = lambda: None
+) -> Applied:
     """Apply the batch exactly once, and commit it. The connection must be in autocommit and idle.
 
+    `meanwhile` is called once, while the server is busy with the rows: for work of the caller that neither
+    needs the connection nor takes long (rows are locked), such as decoding what comes next.
     Raises Retry (nothing was written, or the commit's fate is unknown: `lane.resume` before trying again),
     Park (one record is to blame: isolate it), or Stop.
     """
@@ -61,7 +65,7 @@ def apply_batch(conn: Connection, batch: Batch, epoch: int) -> Applied:
         _load(conn, work)
         failpoints.hit("decide")
         outcomes = [work.decide(delivery) for delivery in batch.deliveries]
-        tables = _append(conn, work)
+        tables = _append(conn, work, meanwhile)
         _project(conn, work)
         counts = Counter(outcomes)
         digest = journal.digest(batch, counts, tables)
@@ -98,15 +102,18 @@ def _load(conn: Connection, work: Work) -> None:
     failpoints.hit("load")
 
 
-def _append(conn: Connection, work: Work) -> list[list[str]]:
-    """Write what only grows, each table in the order of its primary key; returns the lines as digested."""
+def _append(conn: Connection, work: Work, meanwhile: Callable[[], None]) -> list[list[str]]:
+    """Write what only grows, each table in the order of its primary key; returns the lines as digested.
+
+    What can be done while the server takes rows in is done then: it is slower at that than we at making them.
+    """
     work.cancelled.sort()
-    conflicts = conflict.lines(conn, work.entry, work.batch.lane, work.conflicts)
-    gaps = work.gap_lines()
-    tables = [lines(work.register), lines(work.events), lines(work.cancelled), work.dead, conflicts, gaps]
     try:
-        copy.send(conn, processed_message.COPY, lines(sorted(work.register)))
-        copy.send(conn, event.COPY, lines(sorted(work.events)))
+        with copy.sending(conn, processed_message.COPY, lines(sorted(work.register))):
+            events = work.event_rows()
+            in_order = lines(sorted(events))
+        with copy.sending(conn, event.COPY, in_order):
+            meanwhile()
         copy.send(conn, cancellation.COPY, lines(work.cancelled))
     except Contended as error:
         if error.constraint in ("event_pkey", "cancellation_pkey") and not work.bumps_catalogue:
@@ -114,11 +121,12 @@ def _append(conn: Connection, work: Work) -> list[list[str]]:
             if journal.read_head(conn).stock_generation == work.head.stock_generation:
                 raise Defect(f"{error.constraint} was violated although the goods were locked") from error
         raise
+    conflicts, gaps = conflict.lines(conn, work.entry, work.batch.lane, work.conflicts), work.gap_lines()
     copy.send(conn, dead_letter.COPY, work.dead)
     copy.send(conn, conflict.COPY, conflicts)
     copy.send(conn, gap.COPY, gaps)
     failpoints.hit("append")
-    return tables
+    return [lines(work.register), lines(events), lines(work.cancelled), work.dead, conflicts, gaps]
 
 
 def _project(conn: Connection, work: Work) -> None:

@@ -11,8 +11,8 @@ from datetime import datetime
 from typing import NamedTuple
 from urllib.parse import quote
 
-from ledger.domain.envelope import JSON_TYPE, SPEC_VERSION, TYPE_PREFIX, TYPE_VERSION, canonical
-from ledger.domain.events import AnyEvent
+from ledger.domain.envelope import JSON_TYPE, SPEC_VERSION, TYPE_PREFIX, TYPE_VERSION
+from ledger.domain.events import AnyEvent, payload
 from ledger.domain.upcast import load
 from ledger.errors import UnreadableEvent
 from ledger.store import history, identity, journal
@@ -122,4 +122,4 @@ def cloud_event(stored: StoredEvent, source: str) -> str:
         "causationid": stored.id,
     }
     head = json.dumps(attributes, ensure_ascii=False, separators=(",", ":"))
-    return f'{head[:-1]},"data":{canonical(happened).decode()}}}\n'
+    return f'{head[:-1]},"data":{payload(happened).decode()}}}\n'

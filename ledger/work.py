@@ -16,8 +16,8 @@ from ledger.domain.commands import (
     ReceiveStock,
     RegisterUser,
 )
-from ledger.domain.decider import State, decide, evolve
-from ledger.domain.delivery import Bad, Batch, Delivery, Request
+from ledger.domain.decider import Place, State, decide, evolve
+from ledger.domain.delivery import Batch, Delivery, Request
 from ledger.domain.events import (
     AnyEvent,
     GoodsListed,
@@ -63,19 +63,19 @@ class Work:
     _users: set[str] = field(default_factory=set)
     _goods: set[str] = field(default_factory=set)
     _listed: set[str] = field(default_factory=set)
+    events: list[tuple[Place, MessageKey, AnyEvent]] = field(default_factory=list)
     # rows, as (primary key, line)
     register: list[tuple[str, str, str]] = field(default_factory=list)
-    events: list[tuple[str, int, str]] = field(default_factory=list)
     cancelled: list[tuple[str, str, str]] = field(default_factory=list)
     dead: list[str] = field(default_factory=list)
     conflicts: list[tuple[Delivery, Request, Processed]] = field(default_factory=list)
 
     def needs(self) -> Needs:
         """What the commands that aren't known yet will be decided on."""
-        needs = Needs()
+        needs, known = Needs(), self.known
         for delivery in self.batch.deliveries:
             request = delivery.content
-            if isinstance(request, Bad) or request.key in self.known:
+            if not isinstance(request, Request) or request.key in known:
                 continue
             match request.command:
                 case PurchaseGoods() as command:
@@ -93,7 +93,7 @@ class Work:
     def decide(self, delivery: Delivery) -> Outcome:
         """The delivery's outcome. Raises Park if deciding fails, which is a fault and no rejection."""
         request = delivery.content
-        if isinstance(request, Bad):
+        if not isinstance(request, Request):
             row = dead_letter.line(self.entry, self.batch.lane, delivery.offset, request, delivery.record)
             self.dead.append(row)
             return Outcome.DEAD
@@ -111,21 +111,20 @@ class Work:
         except Exception as error:
             what = f"deciding offset {offset} of {self.batch.lane} failed: {error!r}"
             raise Park(what, reason="bug") from error
-        version = reason = None
+        key, outcome, version, reason = request.key, Outcome.APPLIED, None, None
         if isinstance(decision, Rejection):
-            reason = decision.reason.value
+            outcome, reason = Outcome.REJECTED, decision.reason.value
         else:
-            version = self._take(request.key, decision)
+            version = self._take(key, decision)
         processed = Processed(request.fingerprint, reason, version, self.entry, offset)
-        self.known[request.key] = processed
-        source, id_ = request.key
-        self.register.append((id_, source, processed_message.line(request.key, processed)))
-        return processed.outcome
+        self.known[key] = processed
+        self.register.append((key.id, key.source, processed_message.line(key, processed)))
+        return outcome
 
     def _take(self, key: MessageKey, happened: AnyEvent) -> int:
         """Take the event into the batch's state and rows; returns its version."""
         place = evolve(self.state, key, happened)
-        self.events.append((*place, event.line(self.entry, len(self.events), place, key, happened)))
+        self.events.append((place, key, happened))
         match happened:
             case GoodsPurchased() | StockReceived() | StockAdjusted():
                 self._goods.add(happened.goods_id)
@@ -164,6 +163,13 @@ class Work:
         """
         users = {user_id: self.state.users.get(user_id) for user_id in self.read_users - self._users}
         return users, self.missing_goods - self._listed
+
+    def event_rows(self) -> list[tuple[str, int, str]]:
+        """The rows of the events, as (primary key, line), by ordinal."""
+        return [
+            (place.stream, place.version, event.line(self.entry, ordinal, place, key, happened))
+            for ordinal, (place, key, happened) in enumerate(self.events)
+        ]
 
     def gap_lines(self) -> list[str]:
         """The rows of the batch's gaps."""

@@ -7,7 +7,8 @@ thousands needn't copy it; the aggregates' own functions (`goods.py`, `user.py`)
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from ledger.domain import goods as goods_aggregate
 from ledger.domain import user as user_aggregate
@@ -28,7 +29,7 @@ class State:
     purchases: dict[MessageKey, Purchase] = field(default_factory=dict)
 
 
-class Place(NamedTuple):
+class Place(Struct, frozen=True, gc=False):
     """Where an event stands: its stream, and its version there (from 1, dense)."""
 
     stream: str
@@ -40,11 +41,11 @@ def decide(state: State, request: Request) -> AnyEvent | Rejection:
     match request.command:
         case PurchaseGoods() as command:
             buyer = state.users.get(command.user_id, UNKNOWN)
-            return goods_aggregate.decide(_goods(state, command.goods_id), command, buyer=buyer)
+            return goods_aggregate.purchase(_goods(state, command.goods_id), command, buyer)
         case CancelPurchase() as command:
             key = goods_aggregate.purchase_key(command, request.key)
             goods, purchase = _goods(state, command.goods_id), state.purchases.get(key)
-            return goods_aggregate.decide(goods, command, cancelled=key, purchase=purchase)
+            return goods_aggregate.cancel(goods, command, key, purchase)
         case RegisterUser() | CloseUser() as command:
             return user_aggregate.decide(state.users.get(command.user_id, UNKNOWN), command)
         case command:

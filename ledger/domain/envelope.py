@@ -8,6 +8,7 @@ Source: CloudEvents 1.0.2, "Kafka Protocol Binding", sections 3.2 (binary) and 3
 import hashlib
 import json
 from collections import Counter
+from functools import lru_cache
 from typing import Any, Never, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
@@ -27,8 +28,8 @@ TYPE_PREFIX = "stockledger."
 TYPE_VERSION = ".v1"
 JSON_TYPE = "application/json"
 STRUCTURED_TYPE = "application/cloudevents+json"
+_JSON = JSON_TYPE.encode()
 REQUIRED = ("specversion", "id", "source", "type")
-REQUIRED_HEADERS = tuple(f"ce_{name}" for name in REQUIRED)
 DETAIL_MAX = 500
 
 MODELS = {f"{TYPE_PREFIX}{name}{TYPE_VERSION}": model for name, model in COMMANDS.items()}
@@ -50,10 +51,11 @@ def decode(headers: Headers | None, value: bytes | None) -> Request | Bad:
         attributes = _attributes(headers or [])
         if value is None:
             raise _Invalid("tombstone", "the record has no value")
-        content_type = _text(attributes, "content-type") if "content-type" in attributes else JSON_TYPE
-        if content_type.lstrip().lower().startswith("application/cloudevents"):
-            return _structured(content_type, value)
-        _require_json(content_type)
+        if attributes.get("content-type", _JSON) != _JSON:
+            content_type = _text(attributes["content-type"], "content-type")
+            if content_type.lstrip().lower().startswith("application/cloudevents"):
+                return _structured(content_type, value)
+            _require_json(content_type)
         return _binary(attributes, value)
     except _Invalid as invalid:
         return invalid.bad
@@ -82,12 +84,23 @@ def canonical(model: BaseModel) -> bytes:
     return model.__pydantic_serializer__.to_json(model, exclude_none=True)
 
 
+def request(key: MessageKey, command: AnyCommand) -> Request:
+    """The command with its identity and its fingerprint."""
+    return Request(key, command, _fingerprint(key, command, canonical(command)))
+
+
 def fingerprint(key: MessageKey, command: AnyCommand) -> bytes:
     """First 16 bytes of SHA-256 over the type's name without its version, LF, and the canonical payload."""
-    if isinstance(command, CancelPurchase) and command.purchase_source == key.source:
-        command = command.model_copy(update={"purchase_source": None})  # equal to its default: left out
-    text = f"{TYPE_PREFIX}{command.NAME}\n".encode() + canonical(command)
-    return hashlib.sha256(text).digest()[:16]
+    return _fingerprint(key, command, canonical(command))
+
+
+def _fingerprint(key: MessageKey, command: AnyCommand, payload: bytes) -> bytes:
+    if type(command) is CancelPurchase and command.purchase_source == key.source:
+        payload = canonical(command.model_copy(update={"purchase_source": None}))  # its default: left out
+    return hashlib.sha256(_FINGERPRINTED[command.NAME] + payload).digest()[:16]
+
+
+_FINGERPRINTED = {name: f"{TYPE_PREFIX}{name}\n".encode() for name in COMMANDS}
 
 
 def parse_fields(text: str) -> dict[str, Any]:
@@ -119,8 +132,27 @@ def validate(model: type[ModelT], fields: dict[str, Any]) -> ModelT:
 
 
 def _binary(attributes: dict[str, bytes | None], value: bytes) -> Request:
-    specversion, id, source, type = (_text(attributes, name) for name in REQUIRED_HEADERS)
-    return _request(specversion, id, source, type, _object(value))
+    get = attributes.get
+    source, model = _sender(get("ce_specversion"), get("ce_source"), get("ce_type"))
+    key = MessageKey(source, _key_part(_text(get("ce_id"), "ce_id")))
+    try:
+        command = cast(AnyCommand, model.__pydantic_validator__.validate_json(value))
+    except ValidationError:
+        return request(key, _command(model, _object(value)))  # which says what is wrong
+    payload = canonical(command)
+    # As many colons as in its canonical form, and none spelt otherwise: no key is repeated. Else one may be.
+    if value != payload and (value.count(b":") != payload.count(b":") or b"\\" in value):
+        _object(value)
+    return Request(key, command, _fingerprint(key, command, payload))
+
+
+@lru_cache(maxsize=1_000)
+def _sender(
+    specversion: bytes | None, source: bytes | None, type: bytes | None
+) -> tuple[str, type[AnyCommand]]:
+    """The source and the model: what records have in common, so it is read once."""
+    model = _model(_text(specversion, "ce_specversion"), _text(type, "ce_type"))
+    return _key_part(_text(source, "ce_source")), model
 
 
 def _structured(content_type: str, value: bytes) -> Request:
@@ -130,6 +162,7 @@ def _structured(content_type: str, value: bytes) -> Request:
     _require_utf8(parameters)
     event = _object(value)
     specversion, id, source, type = (_attribute(event, name) for name in REQUIRED)
+    key, model = MessageKey(_key_part(source), _key_part(id)), _model(specversion, type)
     if "data_base64" in event:
         raise _Invalid("data_base64", "binary data isn't supported: use data")
     data_type = event.get("datacontenttype")
@@ -140,23 +173,29 @@ def _structured(content_type: str, value: bytes) -> Request:
     data = event.get("data")
     if not isinstance(data, dict):
         raise _Invalid("json", "data isn't a JSON object")
-    return _request(specversion, id, source, type, data)
+    return request(key, _command(model, data))
 
 
-def _request(specversion: str, id: str, source: str, type: str, fields: dict[str, Any]) -> Request:
+def _model(specversion: str, type: str) -> type[AnyCommand]:
     if specversion != SPEC_VERSION:
         raise _Invalid("attribute", f"specversion must be {SPEC_VERSION}")
-    if not (is_key_part(id) and is_key_part(source)):
-        raise _Invalid("attribute", f"id and source must be 1 to {KEY_PART_MAX} visible ASCII characters")
     model = MODELS.get(type)
     if model is None:
         raise _Invalid("unknown_type", f"{type[:128]} isn't known to this version")
+    return model
+
+
+def _key_part(text: str) -> str:
+    if not is_key_part(text):
+        raise _Invalid("attribute", f"id and source must be 1 to {KEY_PART_MAX} visible ASCII characters")
+    return text
+
+
+def _command(model: type[AnyCommand], fields: dict[str, Any]) -> AnyCommand:
     try:
-        command = validate(model, fields)
+        return validate(model, fields)
     except ValueError as error:
         raise _Invalid("field", str(error)) from None
-    key = MessageKey(source, id)
-    return Request(key, command, fingerprint(key, command))
 
 
 def _attributes(headers: Headers) -> dict[str, bytes | None]:
@@ -175,14 +214,13 @@ def _attribute(event: dict[str, Any], name: str) -> str:
     return attribute
 
 
-def _text(attributes: dict[str, bytes | None], name: str) -> str:
-    raw = attributes.get(name)
+def _text(raw: bytes | None, header: str) -> str:
     if raw is None:
-        raise _Invalid("attribute", f"the header {name} is missing")
+        raise _Invalid("attribute", f"the header {header} is missing")
     try:
         return raw.decode()
     except UnicodeDecodeError:
-        raise _Invalid("attribute", f"the header {name} isn't UTF-8") from None
+        raise _Invalid("attribute", f"the header {header} isn't UTF-8") from None
 
 
 def _require_json(content_type: str) -> None:

@@ -6,17 +6,21 @@ of their own; they are checked again where a stored payload is read back.
 
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict
+import msgspec
 
 
-class Event(BaseModel):
+class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Base of the events. `TYPE` is the storage format: it is never renamed, whatever the class is called."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
     TYPE: ClassVar[str]
 
+    @property
+    def stock_delta(self) -> int:
+        """By how many pieces the event changes the stock of its goods; 0 for a user's event."""
+        return 0
 
-class UserRegistered(Event):
+
+class UserRegistered(Event, frozen=True):
     """The user may buy from here on."""
 
     TYPE: ClassVar[str] = "UserRegistered"
@@ -24,14 +28,14 @@ class UserRegistered(Event):
     name: str | None = None
 
 
-class UserClosed(Event):
+class UserClosed(Event, frozen=True):
     """The user may not buy any more."""
 
     TYPE: ClassVar[str] = "UserClosed"
     user_id: str
 
 
-class GoodsListed(Event):
+class GoodsListed(Event, frozen=True):
     """The goods exist, with a stock of 0."""
 
     TYPE: ClassVar[str] = "GoodsListed"
@@ -39,15 +43,19 @@ class GoodsListed(Event):
     name: str | None = None
 
 
-class StockReceived(Event):
+class StockReceived(Event, frozen=True):
     """The stock grew by `quantity` pieces."""
 
     TYPE: ClassVar[str] = "StockReceived"
     goods_id: str
     quantity: int
 
+    @property
+    def stock_delta(self) -> int:
+        return self.quantity
 
-class StockAdjusted(Event):
+
+class StockAdjusted(Event, frozen=True):
     """The stock was corrected by `delta` pieces."""
 
     TYPE: ClassVar[str] = "StockAdjusted"
@@ -55,8 +63,12 @@ class StockAdjusted(Event):
     delta: int
     note: str | None = None
 
+    @property
+    def stock_delta(self) -> int:
+        return self.delta
 
-class GoodsPurchased(Event):
+
+class GoodsPurchased(Event, frozen=True):
     """The stock fell by `quantity` pieces and the user's purchases grew by as many."""
 
     TYPE: ClassVar[str] = "GoodsPurchased"
@@ -65,8 +77,12 @@ class GoodsPurchased(Event):
     quantity: int
     unit_price_minor: int | None = None
 
+    @property
+    def stock_delta(self) -> int:
+        return -self.quantity
 
-class PurchaseCancelled(Event):
+
+class PurchaseCancelled(Event, frozen=True):
     """The `quantity` of a purchase, made by `user_id`, returned to the stock."""
 
     TYPE: ClassVar[str] = "PurchaseCancelled"
@@ -75,6 +91,10 @@ class PurchaseCancelled(Event):
     purchase_id: str
     user_id: str
     quantity: int
+
+    @property
+    def stock_delta(self) -> int:
+        return self.quantity
 
 
 UserEvent = UserRegistered | UserClosed
@@ -96,14 +116,5 @@ EVENTS: dict[str, type[AnyEvent]] = {
 """The models by stored type."""
 
 
-def stock_delta(event: AnyEvent) -> int:
-    """By how many pieces the event changes the stock of its goods; 0 for a user's event."""
-    match event:
-        case GoodsPurchased():
-            return -event.quantity
-        case StockReceived() | PurchaseCancelled():
-            return event.quantity
-        case StockAdjusted():
-            return event.delta
-        case _:
-            return 0
+payload = msgspec.json.Encoder().encode
+"""An event's fields as they are stored: compact UTF-8 JSON, those at their default left out."""

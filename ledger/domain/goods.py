@@ -5,12 +5,11 @@ The caller holds the goods' stock row locked from before it read the state until
 is decided here is still true when it is written (`ledger.batch`).
 """
 
-from typing import NamedTuple
+from msgspec import Struct
 
 from ledger.domain.commands import (
     AdjustStock,
     CancelPurchase,
-    GoodsCommand,
     ListGoods,
     MessageKey,
     PurchaseGoods,
@@ -23,7 +22,6 @@ from ledger.domain.events import (
     PurchaseCancelled,
     StockAdjusted,
     StockReceived,
-    stock_delta,
 )
 from ledger.domain.outcome import Reason, Rejection
 from ledger.domain.user import User, may_not_act
@@ -32,14 +30,14 @@ STOCK_MAX = 2**53
 """The largest stock: integers up to here survive every JSON reader (RFC 8259, section 6)."""
 
 
-class Goods(NamedTuple):
+class Goods(Struct, frozen=True, gc=False):
     """What `decide` knows of goods. Version 0: not listed."""
 
     version: int = 0
     on_hand: int = 0
 
 
-class Purchase(NamedTuple):
+class Purchase(Struct, frozen=True, gc=False):
     """A purchase that was applied."""
 
     goods_id: str
@@ -61,38 +59,22 @@ def purchase_key(command: CancelPurchase, own: MessageKey) -> MessageKey:
     return MessageKey(command.purchase_source or own.source, command.purchase_id)
 
 
-def decide(
-    goods: Goods,
-    command: GoodsCommand,
-    *,
-    buyer: User | None = None,
-    cancelled: MessageKey | None = None,
-    purchase: Purchase | None = None,
-) -> GoodsEvent | Rejection:
-    """What the command does to these goods: one event, or the reason why not. Pure.
-
-    `buyer` is given for a `PurchaseGoods`; `cancelled` for a `CancelPurchase`, with the purchase of
-    that key if there is one.
-    """
+def decide(goods: Goods, command: ListGoods | ReceiveStock | AdjustStock) -> GoodsEvent | Rejection:
+    """What the command does to these goods: one event, or the reason why not. Pure."""
     match command:
-        case PurchaseGoods():
-            assert buyer is not None
-            return _purchase(goods, command, buyer)
         case ReceiveStock():
             return _change(goods, StockReceived(goods_id=command.goods_id, quantity=command.quantity))
         case AdjustStock():
             adjusted = StockAdjusted(goods_id=command.goods_id, delta=command.delta, note=command.note)
             return _change(goods, adjusted)
-        case CancelPurchase():
-            assert cancelled is not None
-            return _cancel(goods, command, cancelled, purchase)
         case ListGoods():
             if goods.version:
                 return Rejection(Reason.GOODS_ALREADY_EXIST)
             return GoodsListed(goods_id=command.goods_id, name=command.name)
 
 
-def _purchase(goods: Goods, command: PurchaseGoods, buyer: User) -> GoodsEvent | Rejection:
+def purchase(goods: Goods, command: PurchaseGoods, buyer: User) -> GoodsEvent | Rejection:
+    """The goods go to the buyer, or the reason why not. Pure."""
     if refused := may_not_act(buyer):
         return refused
     if not goods.version:
@@ -107,9 +89,10 @@ def _purchase(goods: Goods, command: PurchaseGoods, buyer: User) -> GoodsEvent |
     )
 
 
-def _cancel(
+def cancel(
     goods: Goods, command: CancelPurchase, key: MessageKey, purchase: Purchase | None
 ) -> GoodsEvent | Rejection:
+    """The purchase `key` returns to the stock, or the reason why not. Pure."""
     if not goods.version:
         return Rejection(Reason.GOODS_NOT_FOUND)
     if purchase is None or purchase.goods_id != command.goods_id:
@@ -130,7 +113,7 @@ def _change(goods: Goods, event: GoodsEvent) -> GoodsEvent | Rejection:
     """The event, if the stock stays within its bounds."""
     if not goods.version:
         return Rejection(Reason.GOODS_NOT_FOUND)
-    on_hand = goods.on_hand + stock_delta(event)
+    on_hand = goods.on_hand + event.stock_delta
     if on_hand < 0:
         return Rejection(Reason.INSUFFICIENT_STOCK)
     return Rejection(Reason.STOCK_LIMIT) if on_hand > STOCK_MAX else event
@@ -138,4 +121,4 @@ def _change(goods: Goods, event: GoodsEvent) -> GoodsEvent | Rejection:
 
 def evolve(goods: Goods, event: GoodsEvent) -> Goods:
     """The goods after the event. Pure."""
-    return Goods(goods.version + 1, goods.on_hand + stock_delta(event))
+    return Goods(goods.version + 1, goods.on_hand + event.stock_delta)

@@ -92,5 +92,4 @@ def load(type: str, payload: str, steps: Sequence[Step] = STEPS) -> AnyEvent:
     model = EVENTS.get(stored.type)
     if model is None:
         raise ValueError(f"the event type {stored.type[:128]} isn't known to this version")
-    validate(_BOUNDS[stored.type], stored.fields)
-    return validate(model, stored.fields)
+    return model(**validate(_BOUNDS[stored.type], stored.fields).model_dump())

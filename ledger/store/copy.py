@@ -5,7 +5,8 @@ prints a stored row back as the same line (`COPY ... TO STDOUT`), so `verify` co
 second encoding. Source of the format: PostgreSQL 18, COPY, "Text Format"; arrays: 8.15.6.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, LiteralString
 
 from ledger.store.database import Connection, faults
@@ -24,10 +25,19 @@ def send(conn: Connection, statement: LiteralString, lines: Sequence[str]) -> No
 
     Raises the ledger's faults, which tell a batch which constraint it lost a race on.
     """
+    with sending(conn, statement, lines):
+        pass
+
+
+@contextmanager
+def sending(conn: Connection, statement: LiteralString, lines: Sequence[str]) -> Iterator[None]:
+    """As `send`; the body runs while the server takes the lines in."""
     if not lines:
+        yield
         return
     with faults(), conn.cursor() as cursor, cursor.copy(statement) as copy:
         copy.write("".join(lines))
+        yield
 
 
 def receive(
@@ -42,11 +52,17 @@ def receive(
     return found
 
 
-def text(value: str) -> str:
-    """A text column's part of a line. (Beside `line`, which takes any row, for the hot tables' own.)"""
-    if "\\" in value:
-        value = value.replace("\\", "\\\\")
-    if not value.isprintable():  # the only characters to escape besides the backslash are control characters
+def visible(text: str) -> str:
+    """A part of a line in which only backslashes are to be escaped: it has tabs between columns at most.
+
+    Ids and sources hold no control characters, and JSON escapes them.
+    """
+    return text.replace("\\", "\\\\") if "\\" in text else text
+
+
+def _text(value: str) -> str:
+    value = visible(value)
+    if not value.isprintable():  # the only other characters to escape are control characters
         for raw, escaped in _ESCAPES:
             value = value.replace(raw, escaped)
     return value
@@ -65,7 +81,7 @@ def _array(values: list[bytes | None]) -> str:
 
 
 _ENCODERS: dict[type, Callable[[Any], str]] = {
-    str: text,
+    str: _text,
     int: str,
     bytes: _bytes,
     list: _array,

@@ -4,24 +4,16 @@ from collections.abc import Sequence
 
 from ledger.domain.commands import MessageKey
 from ledger.domain.decider import Place
-from ledger.domain.envelope import canonical
-from ledger.domain.events import (
-    AnyEvent,
-    GoodsPurchased,
-    PurchaseCancelled,
-    UserClosed,
-    UserRegistered,
-    stock_delta,
-)
+from ledger.domain.events import AnyEvent, payload
 from ledger.domain.goods import Purchase, stream
 from ledger.store import copy
 from ledger.store.database import Connection
 
 COPY = """
-COPY ledger.event (entry, ordinal, stream, version, type, payload, delta, user_id, source, id) FROM STDIN
+COPY ledger.event (entry, ordinal, stream, version, type, payload, delta, source, id, user_id) FROM STDIN
 """
 LINES = """
-COPY (SELECT entry, ordinal, stream, version, type, payload, delta, user_id, source, id
+COPY (SELECT entry, ordinal, stream, version, type, payload, delta, source, id, user_id
       FROM ledger.event WHERE entry BETWEEN %s AND %s ORDER BY entry, ordinal) TO STDOUT
 """
 # The register says at which version of its stream a command's event stands; the stream's name is asked
@@ -40,17 +32,12 @@ PLACE = "SELECT stream, version FROM ledger.events WHERE position = %s AND sourc
 
 def line(entry: int, ordinal: int, place: Place, key: MessageKey, event: AnyEvent) -> str:
     """The event's row."""
-    stream, source, id_ = copy.text(place.stream), copy.text(key.source), copy.text(key.id)
-    payload = copy.text(canonical(event).decode())
-    match event:
-        case GoodsPurchased() | PurchaseCancelled() | UserRegistered() | UserClosed():
-            user_id = copy.text(event.user_id)
-        case _:
-            user_id = copy.NULL
-    return (
-        f"{entry}\t{ordinal}\t{stream}\t{place.version}\t{event.TYPE}\t{payload}\t"
-        f"{stock_delta(event)}\t{user_id}\t{source}\t{id_}\n"
+    row = (
+        f"{entry}\t{ordinal}\t{place.stream}\t{place.version}\t{event.TYPE}\t{payload(event).decode()}\t"
+        f"{event.stock_delta}\t{key.source}\t{key.id}\t"
     )
+    user_id = getattr(event, "user_id", None)
+    return f"{copy.visible(row)}{copy.NULL if user_id is None else copy.visible(user_id)}\n"
 
 
 def find_purchases(conn: Connection, wanted: Sequence[tuple[MessageKey, str]]) -> dict[MessageKey, Purchase]:

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from msgspec import Struct
+
 from ledger.domain.commands import MessageKey
 from ledger.domain.delivery import Lane
 from ledger.domain.outcome import Outcome, Reason
@@ -11,7 +13,7 @@ from ledger.store import copy
 from ledger.store.database import Connection
 
 
-class Processed(NamedTuple):
+class Processed(Struct, frozen=True, gc=False):
     """What the register knows of a command. `version` is its event's, if it was applied."""
 
     fingerprint: bytes
@@ -61,10 +63,10 @@ SELECT reason, count(*) FROM ledger.processed_message WHERE reason IS NOT NULL G
 
 def line(key: MessageKey, processed: Processed) -> str:
     """The command's row."""
-    fingerprint, reason, version, entry, offset = processed
+    version, reason = processed.version, processed.reason
     decided = f"{copy.NULL}\t{reason}" if version is None else f"{version}\t{copy.NULL}"
-    source, id_ = copy.text(key.source), copy.text(key.id)
-    return f"{entry}\t{offset}\t{decided}\t\\\\x{fingerprint.hex()}\t{source}\t{id_}\n"
+    named = copy.visible(f"{key.source}\t{key.id}")
+    return f"{processed.entry}\t{processed.offset}\t{decided}\t\\\\x{processed.fingerprint.hex()}\t{named}\n"
 
 
 def find(conn: Connection, keys: Iterable[MessageKey]) -> dict[MessageKey, Processed]:

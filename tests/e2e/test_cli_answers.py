@@ -116,7 +116,7 @@ def park(environment, *records):
     facts = kafka_topic.inspect(kafka, lane.topic)
     marks = kafka_topic.watermarks(kafka, lane.topic, facts.partitions)
     bad = Bad("unknown_type", "not known to this version")
-    deliveries = [Delivery(offset, bad, record) for offset, record in enumerate(records)]
+    deliveries = [Delivery(offset, bad, record.packed()) for offset, record in enumerate(records)]
     with closing(connect(environment["STOCKLEDGER_DSN"], purpose="test")) as conn:
         assignment.preflight(conn, facts, "stockledger")
         assignment.begin_lanes(conn, facts, marks, None)
@@ -217,6 +217,91 @@ def test_verify_finds_a_difference(applied, environment):
     assert result.code == 4
     assert "SL-VER-001" in result.err
     assert "fail  stock" in result.out
+
+
+def test_verify_shows_the_differing_row(applied, environment):
+    """The row as it is stored and the one that should be there, as a diff, and under --json by column."""
+    with psycopg.connect(environment["STOCKLEDGER_DSN"], autocommit=True) as conn:
+        (goods_id, on_hand, version) = conn.execute(
+            "UPDATE ledger.stock SET on_hand = on_hand + 1 WHERE goods_id = 'cup'"
+            " RETURNING goods_id, on_hand, version"
+        ).fetchone()
+    lines = applied("verify").out.splitlines()
+    at = lines.index(f"      - goods_id {goods_id}  on_hand {on_hand}  version {version}")
+    assert lines[at + 1] == f"      + goods_id {goods_id}  on_hand {on_hand - 1}  version {version}"
+    (bad,) = (check for check in applied("verify", "--json").object["checks"] if not check["ok"])
+    assert (bad["stored"]["on_hand"], bad["expected"]["on_hand"]) == (on_hand, on_hand - 1)
+
+
+def test_verify_a_part(applied):
+    """A run over a part says which one, and how to look at the same again."""
+    position = applied("verify", "--json").object["position"]
+    part = applied("verify", "--since", position, "--json")
+    assert (part.code, part.object["since"]) == (0, position)
+    sampled = applied("verify", "--sample", "50%", "--seed", 7, "--jobs", 2)
+    assert sampled.code == 0
+    assert "--seed 7 chooses the same" in sampled.err
+    chosen = applied("verify", "--sample", 1, "--json").object
+    assert chosen["sample"] == 1
+    assert chosen["pages"] >= 1
+    assert isinstance(chosen["seed"], int)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--since", "1000"], ["--since", "-1"], ["--since", "x"], ["--sample", "0"], ["--sample", "101"],
+        ["--sample", "some"], ["--seed", "7"], ["--sample", "5", "--topic"], ["--jobs", "0"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_verify_of_a_part_that_there_is_not(applied, options):
+    """A position that the journal doesn't have, or no percentage, is a usage error, exit 2."""
+    result = applied("verify", *options, "--json")
+    assert (result.code, result.error["code"]) == (2, "SL-CLI-001")
+
+
+def test_verify_anchors(applied, environment, tmp_path):
+    """An anchor is written where all is well, proved by the next run, and moved on by it."""
+    file = tmp_path / "anchor.json"
+    first = applied("verify", "--anchor", file, "--json").object
+    assert first["anchor"]["position"] == first["position"]
+    assert applied("verify", "--against", file).code == 0
+    result = applied("verify", "--since", first["position"], "--anchor", file)
+    assert (result.code, result.out.splitlines()[0].split()[:2]) == (0, ["ok", "anchor"])
+    kept = file.read_text()
+    with psycopg.connect(environment["STOCKLEDGER_DSN"], autocommit=True) as conn:
+        conn.execute("UPDATE ledger.stock SET on_hand = on_hand + 1")
+    result = applied("verify", "--anchor", file, "--json")
+    assert (result.code, result.object["anchor"]) == (4, None)
+    assert file.read_text() == kept
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_verify_against_another_history(applied, tmp_path):
+    """A ledger that isn't the anchor's fails by name, exit 4, and doesn't take the anchor's place."""
+    file = tmp_path / "anchor.json"
+    applied("verify", "--anchor", file)
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"hash": "00" * 32}))
+    kept = file.read_text()
+    for option in ("--against", "--anchor"):
+        result = applied("verify", option, file, "--json")
+        assert (result.code, result.error["code"]) == (4, "SL-VER-001")
+        assert [check["name"] for check in result.object["checks"] if not check["ok"]] == ["anchor"]
+    assert file.read_text() == kept
+
+
+def test_verify_without_its_anchor(applied, tmp_path):
+    """A file that is missing or broken is named before anything is looked at, exit 4; it stays as it is."""
+    file = tmp_path / "anchor.json"
+    assert applied("verify", "--against", file, "--json").error["code"] == "SL-VER-003"
+    file.write_text("{")
+    for option in ("--against", "--anchor"):
+        result = applied("verify", option, file)
+        assert (result.code, result.out) == (4, "")
+        assert "anchor.json holds no anchor" in result.err
+        assert "  next: " in result.err
+    assert file.read_text() == "{"
 
 
 @pytest.mark.parametrize(

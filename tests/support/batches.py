@@ -37,7 +37,7 @@ def says(id: str, command: AnyCommand, *, source: str = SOURCE) -> Record:
 
 def read(offset: int, record: Record) -> Delivery:
     """The record as it is read at `offset`: a request, or a bad one."""
-    return Delivery(offset, decode(record.headers, record.value), record)
+    return Delivery(offset, decode(record.headers, record.value), record.packed())
 
 
 def deliver(offset: int, key: MessageKey, command: AnyCommand) -> Delivery:

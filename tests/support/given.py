@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from ledger.domain.commands import AnyCommand, MessageKey
 from ledger.domain.decider import State, decide, fold
-from ledger.domain.delivery import Request
-from ledger.domain.envelope import fingerprint
+from ledger.domain.envelope import request
 from ledger.domain.events import AnyEvent
 from ledger.domain.outcome import Reason, Rejection
 
@@ -46,7 +45,7 @@ class Given:
     def when(self, command: AnyCommand, *, id: str = "now", source: str = SOURCE) -> Decided:
         """Let `decide` answer the command, sent as (`source`, `id`)."""
         key = MessageKey(source, id)
-        return Decided(decide(self.state, Request(key, command, fingerprint(key, command))))
+        return Decided(decide(self.state, request(key, command)))
 
 
 def given(*history: AnyEvent | Keyed) -> Given:

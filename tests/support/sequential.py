@@ -12,7 +12,7 @@ from typing import Any
 from ledger.domain.commands import MessageKey
 from ledger.domain.decider import State, decide, evolve
 from ledger.domain.delivery import Bad, Delivery, Lane, Request
-from ledger.domain.envelope import canonical
+from ledger.domain.events import payload
 from ledger.domain.goods import Goods
 from ledger.domain.outcome import Outcome, Rejection
 from ledger.domain.user import User
@@ -72,8 +72,8 @@ class Sequential:
         if isinstance(decision, Rejection):
             return decision.reason.value, None
         place = evolve(self.state, request.key, decision)
-        row = position, self._ordinal[position], *place, decision.TYPE, canonical(decision).decode()
-        self.events.append((*row, *request.key))
+        where = position, self._ordinal[position], place.stream, place.version
+        self.events.append((*where, decision.TYPE, payload(decision).decode(), *request.key))
         self._ordinal[position] += 1
         return None, place.version
 

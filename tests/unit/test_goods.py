@@ -12,7 +12,7 @@ from ledger.domain.commands import (
     PurchaseGoods,
     ReceiveStock,
 )
-from ledger.domain.decider import evolve, fold
+from ledger.domain.decider import Place, evolve, fold
 from ledger.domain.events import (
     GoodsListed,
     GoodsPurchased,
@@ -328,7 +328,7 @@ def test_versions_of_goods():
     state = fold([])
     places = [evolve(state, MessageKey("shop", str(n)), event) for n, event in enumerate(history)]
     assert goods.stream("tea") == "goods-tea"
-    assert places == [("goods-tea", version) for version in (1, 2, 3, 4, 5)]
+    assert places == [Place("goods-tea", version) for version in (1, 2, 3, 4, 5)]
     assert fold([by("1", TEA)]).goods["tea"] == goods.Goods(version=1, on_hand=0)
     assert state.goods["tea"] == goods.Goods(version=5, on_hand=8)
 

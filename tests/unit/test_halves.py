@@ -19,7 +19,7 @@ def batches(draw) -> Batch:
         if size:
             gaps.append(Gap(offset, offset + size, "log_hole"))
         else:
-            deliveries.append(Delivery(offset, Bad("json", ""), Record(None, b"", None)))
+            deliveries.append(Delivery(offset, Bad("json", ""), Record(None, b"", None).packed()))
         offset += size or 1
     return Batch(LANE, first, offset, deliveries, gaps)
 

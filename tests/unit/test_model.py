@@ -53,7 +53,8 @@ class Core:
         self._fingerprints: dict[MessageKey, bytes] = {}
 
     def feed(self, line: Line) -> str:
-        key, _, fingerprint = asked = request(line)
+        asked = request(line)
+        key, fingerprint = asked.key, asked.fingerprint
         if key in self._fingerprints:
             return "duplicate" if fingerprint == self._fingerprints[key] else "conflict"
         self._fingerprints[key] = fingerprint
@@ -62,8 +63,8 @@ class Core:
             self.outcomes[key] = "rejected", str(answer.reason)
         else:
             self.outcomes[key] = "applied", None
-            stream, version = evolve(self.state, key, answer)
-            self.versions[stream] = version
+            place = evolve(self.state, key, answer)
+            self.versions[place.stream] = place.version
         return self.outcomes[key][0]
 
 
