@@ -26,6 +26,12 @@ class Mismatch(LedgerError):
     code = "SL-VER-001"
 
 
+class AnchorUnfit(LedgerError):
+    """The file isn't there, holds no anchor, or can't be written."""
+
+    code = "SL-VER-003"
+
+
 class SomeFailed(LedgerError):
     """The verb went through all of its items, and some of them failed."""
 

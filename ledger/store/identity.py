@@ -25,3 +25,9 @@ def claim(conn: Connection, group: str, cluster_id: str) -> None:
             f"this ledger was begun on the Kafka cluster {row[1]}, but this is {cluster_id}",
             remedy="set STOCKLEDGER_KAFKA_BOOTSTRAP_SERVERS to that cluster, or use another database",
         )
+
+
+def read(conn: Connection) -> tuple[str | None, str | None]:
+    """The ledger's consumer group and the id of its Kafka cluster; None as long as no worker has run."""
+    row = conn.execute(READ).fetchone()
+    return (row[0], row[1]) if row else (None, None)

@@ -94,6 +94,10 @@ LANE_ENDS = """
 SELECT topic, partition, max(next_offset) FROM ledger.journal WHERE position <= %s
 GROUP BY topic, partition ORDER BY topic, partition
 """
+LANE_RANGES = """
+SELECT topic, partition, min(first_offset), max(next_offset) FROM ledger.journal
+WHERE position > %s AND position <= %s GROUP BY topic, partition ORDER BY topic, partition
+"""
 TOTALS = """
 SELECT coalesce(sum(applied), 0), coalesce(sum(rejected), 0), coalesce(sum(duplicate), 0),
        coalesce(sum(conflict), 0), coalesce(sum(dead), 0), coalesce(sum(skipped), 0)
@@ -145,6 +149,12 @@ def lane_ends(conn: Connection, last: int) -> list[tuple[Lane, int]]:
     """Each lane's next offset as of the position `last`."""
     rows = conn.execute(LANE_ENDS, (last,))
     return [(Lane(topic, partition), next_offset) for topic, partition, next_offset in rows]
+
+
+def lane_ranges(conn: Connection, since: int, last: int) -> list[tuple[Lane, int, int]]:
+    """Of each lane with entries behind the position `since` up to `last`: their first and next offset."""
+    rows = conn.execute(LANE_RANGES, (since, last))
+    return [(Lane(topic, partition), first, next_offset) for topic, partition, first, next_offset in rows]
 
 
 def seal(conn: Connection, entry: Entry, seen_catalogue: int | None) -> int:

@@ -1,22 +1,20 @@
 """Asking: `status`, `outcome`, `stock`, `verify`. None of them changes anything."""
 
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stockledger.call import Answer, Call, flag, verb
-from stockledger.exits import Mismatch, NotFound, NotYet, UsageError
+from stockledger.exits import NotFound, NotYet, UsageError
 from stockledger.moment import AS_OF
-from stockledger.output import Advance, count
+from stockledger.output import count
 
 if TYPE_CHECKING:
     from ledger.api import Ledger, RecordedOutcome
     from ledger.store.conflict import Conflict
-    from ledger.store.database import Connection
-    from ledger.verify import Check, Deliveries
     from stockledger.status import Status
 
 WATCH_INTERVAL_S = 2.0
@@ -24,6 +22,17 @@ WAIT_TIMEOUT_S = 10.0
 MinPosition = Annotated[
     int | None, typer.Option(min=0, metavar="N", help="Wait until the journal has this position.")
 ]
+
+
+def percent(text: str) -> float:
+    """`0.5`, `10` or `10%`. Raises what typer shows as a usage error."""
+    try:
+        found = float(str(text).removesuffix("%"))
+    except ValueError:
+        found = 0.0
+    if not 0 < found <= 100:
+        raise typer.BadParameter(f"{text} is no percentage above 0 and up to 100")
+    return found
 
 
 @verb()
@@ -178,51 +187,31 @@ def stock(
 def verify(
     call: Call,
     topic: Annotated[bool, flag("--topic", "Compare with Kafka's records too, one by one.")] = False,
+    since: Annotated[
+        int, typer.Option(min=0, metavar="POSITION", help="Only what lies behind it, and what that touched.")
+    ] = 0,
+    sample: Annotated[
+        float | None,
+        typer.Option(parser=percent, metavar="PERCENT", help="Only so much of it, chosen at random."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Choose as the run with this seed did.")
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Connections side by side (default: one a CPU, 4 at most)."),
+    ] = None,
+    anchor: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="If all is well, write the head's hash here.")
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="History up to this anchor must be unchanged.")
+    ] = None,
 ) -> Answer:
     """Prove that the ledger is what it promises, rule by rule.
 
-    Reads only, beside running workers.
+    Reads only, beside running workers. Keep anchors where the database's owner can't write.
     """
-    from consumer.topic import deliveries
-    from ledger.verify import BUDGETS
-    from stockledger.wiring import ledger_database
+    from stockledger.proof import Wish, prove
 
-    settings = call.settings()
-    raw = partial(deliveries, settings.kafka_properties()) if topic else None
-    checks = []
-    with ledger_database(settings, "verify", BUDGETS) as conn:
-        for check in _checks(call, conn, raw):
-            checks.append(check)
-            _show_check(call, check)
-    bad = [check for check in checks if not check.ok]
-    data = {"checks": [vars(check) for check in checks]}
-    if not bad:
-        return Answer(data)
-    words = f"{len(bad)} of {len(checks)} checks failed: {', '.join(check.name for check in bad)}"
-    remedy = "stop the workers, keep the database as it is, and report the first difference"
-    return Answer(data, error=Mismatch(f"{words}; {bad[0].difference}", remedy=remedy))
-
-
-def _checks(call: Call, conn: "Connection", raw: "Deliveries | None") -> "Iterator[Check]":
-    """The checks, each with its own progress, so that none is shown while a result is printed."""
-    from ledger.verify import verify as check_all
-
-    advance: Advance
-
-    def on_progress(name: str, at: int, end: int) -> None:
-        advance(name, at, end)
-
-    checks = check_all(conn, deliveries=raw, on_progress=on_progress)
-    while True:
-        with call.out.progress() as advance:
-            check = next(checks, None)
-        if check is None:
-            return
-        yield check
-
-
-def _show_check(call: Call, check: "Check") -> None:
-    level = "ok" if check.ok else "fail"
-    call.out.say(f"{level:4}", f"{check.name:13}", f"{check.figure:>20}", f"{check.seconds:.1f} s")
-    if check.difference:
-        call.out.say("    ", check.difference)
+    return prove(call, Wish(topic, since, sample, seed, jobs, anchor, against))

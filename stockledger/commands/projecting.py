@@ -14,10 +14,11 @@ from stockledger.output import Advance, count, counted
 
 if TYPE_CHECKING:
     from ledger.builder import Connect
+    from ledger.compare import Comparison
     from ledger.pace import Report
     from ledger.projections.projection import Projection
     from ledger.rebuild import Options, Rebuilt
-    from ledger.swap import Comparison, Swapped
+    from ledger.swap import Swapped
 
 
 @verb()
@@ -164,7 +165,7 @@ def _reporter(advance: Advance) -> "Callable[[Report], None]":
 
 
 def _say_comparison(call: Call, projection: "Projection", found: "Comparison | None") -> None:
-    from ledger.swap import str_of
+    from ledger.compare import str_of
 
     if found is None:
         call.out.say("not compared: another version made the live one")
