@@ -1,12 +1,13 @@
 """The ledger for Python programs: what became of a command, how much is in stock, and how things stand.
 
-Everything here reads committed state, but for a dead letter's status. One `Ledger` is one connection:
-give each thread its own.
+Everything here reads committed state, but for `mark` and `rebuild`. One `Ledger` is one connection, give each
+thread its own; a rebuild makes more for as long as it lasts.
 """
 
 import time
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -14,6 +15,9 @@ from ledger.domain.commands import MessageKey
 from ledger.domain.delivery import Lane
 from ledger.domain.outcome import Outcome, Reason
 from ledger.errors import ProjectionUnknown
+from ledger.pace import Reporter
+from ledger.projections.registry import find
+from ledger.rebuild import BUDGETS, Rebuilt, rebuild
 from ledger.store import (
     balance,
     conflict,
@@ -24,6 +28,7 @@ from ledger.store import (
     history,
     journal,
     lane,
+    migrate,
     processed_message,
     projection,
     stock,
@@ -84,6 +89,7 @@ class Ledger:
     """
 
     def __init__(self, dsn: str = "") -> None:
+        self._dsn = dsn
         self._conn = database.connect(dsn, purpose="api")
 
     def __enter__(self) -> Self:
@@ -206,6 +212,19 @@ class Ledger:
         """All gaps, lane by lane in offset order."""
         with database.faults():
             return gap.listed(self._conn)
+
+    def rebuild(self, name: str, *, on_progress: Reporter | None = None) -> Rebuilt:
+        """Build the projection anew beside the live one, compare row by row, and swap; interrupted, the same
+        again goes on. Returns once that is done. Needs the database's owner.
+
+        `on_progress` is told the phase, events, events a second and seconds left, from several threads.
+        Raises ProjectionUnknown, RebuildRunning, ProjectionFault (an event can't be applied),
+        ProjectionDiffers (nothing was swapped), ProjectionRefused. `ledger.rebuild` has more options.
+        """
+        with database.faults():
+            migrate.require_current(self._conn)
+        connect = partial(database.connect, self._dsn, purpose="rebuild", budgets=BUDGETS)
+        return rebuild(connect, find(name), report=on_progress)
 
     def _recorded(self, found: processed_message.Recorded) -> RecordedOutcome:
         place = None

@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 from ledger.errors import RebuildRunning
 from ledger.projections.projection import Projection
 from ledger.store import projection as pointer
+from ledger.store import session, spans
 from ledger.store.database import Connection, faults
 from ledger.store.projection import Generation
 
@@ -28,8 +29,8 @@ def builder(connect: Connect, projection: Projection) -> Iterator[Connection]:
     """A connection that is the projection's one builder. Raises RebuildRunning, naming the other one."""
     with closing(connect()) as conn:
         with faults():
-            pointer.prepare_session(conn, WORK_MEM)
-            if not pointer.try_builder_lock(conn, projection.name):
+            session.prepare_session(conn, WORK_MEM)
+            if not session.try_builder_lock(conn, projection.name):
                 _take_over(conn, projection)
         yield conn
 
@@ -41,8 +42,8 @@ def _take_over(conn: Connection, projection: Projection) -> None:
     dead = other is None or (other.builder_host == socket.gethostname() and not _alive(other.builder_pid))
     while dead and time.monotonic() < deadline:
         if other:
-            pointer.terminate(conn, other)
-        if pointer.try_builder_lock(conn, projection.name):
+            session.terminate(conn, other.backend_pid, other.backend_start)
+        if session.try_builder_lock(conn, projection.name):
             return
         time.sleep(0.05)
     raise _running(conn, projection, other)
@@ -51,8 +52,8 @@ def _take_over(conn: Connection, projection: Projection) -> None:
 def _running(conn: Connection, projection: Projection, other: Generation | None) -> RebuildRunning:
     who = "somebody else"
     if other:
-        total = pointer.events_between(conn, 0, other.target)
-        percent = pointer.events_between(conn, 0, other.position) * 100 // total if total else 100
+        total = spans.events_between(conn, 0, other.target)
+        percent = spans.events_between(conn, 0, other.position) * 100 // total if total else 100
         since = other.started_at.isoformat(sep=" ", timespec="seconds")
         who = f"{other.builder_host} pid {other.builder_pid} (since {since}, {percent} %)"
     remedy = f"wait for it, or end it: stockledger rebuild {projection.name} --cancel"

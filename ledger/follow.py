@@ -13,10 +13,11 @@ from ledger import failpoints
 from ledger.errors import Defect, LedgerError, Park, ProjectionFault, Retry
 from ledger.projections.projection import Projection, Range
 from ledger.store import generation as tables
-from ledger.store import migrate
+from ledger.store import migrate, spans
 from ledger.store import projection as pointer
 from ledger.store.database import Connection, faults, rollback, transaction
-from ledger.store.projection import Broken, Generation
+from ledger.store.projection import Generation
+from ledger.store.spans import Broken
 
 T = TypeVar("T")
 
@@ -63,7 +64,7 @@ def advance(
     """Apply the next range to the generation, in a transaction of its own."""
     with faults():
         at = pointer.position(conn, projection.name, generation, list(statuses))
-        span = pointer.span(conn, at, pointer.head(conn) if upto is None else upto, events)
+        span = spans.span(conn, at, spans.head(conn) if upto is None else upto, events)
     if span is None:
         return Step(None)
     applied = apply(conn, projection, generation, Range(*span), statuses)
@@ -138,6 +139,7 @@ def ensure(conn: Connection, projection: Projection) -> None:
             conn.execute(projection.ddl)
         first = pointer.begin(conn, projection.name, projection.version, "live", inline=False)
         tables.make(conn, projection.table, first, FILLFACTOR)
+        tables.add_key(conn, projection.table, first, projection.key)
         tables.publish(conn, projection.name, projection.table)
 
 
@@ -148,7 +150,7 @@ def _blame(
     with faults():
         conn.execute("BEGIN")
         try:
-            places = pointer.places(conn, events.parameters(0))
+            places = spans.places(conn, events.parameters(0))
             broken = _first_broken(conn, projection, generation, events, places)
         except Retry as error:
             return error

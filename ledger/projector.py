@@ -12,6 +12,7 @@ from ledger.errors import Contended, ProjectionFault, Unavailable
 from ledger.follow import ensure, follow_once, follows
 from ledger.projections.projection import Projection
 from ledger.store import projection as pointer
+from ledger.store import session, spans
 from ledger.store.database import Connection, faults
 
 POLL_INTERVAL_S = 0.1
@@ -68,8 +69,8 @@ class Projector:
         for projection in self._projections:
             ensure(conn, projection)
         with faults():
-            pointer.prepare_session(conn)
-            target = pointer.head(conn)
+            session.prepare_session(conn)
+            target = spans.head(conn)
         while self._projections and not self._stop.is_set():
             worked = [self._one(conn, projection) for projection in list(self._projections)]
             self._pause_s = RECONNECT_FIRST_S

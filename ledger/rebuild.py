@@ -13,21 +13,26 @@ from dataclasses import dataclass
 
 from ledger import failpoints
 from ledger.builder import Connect, builder
+from ledger.catch_up import find, live_of
+from ledger.compare import Comparison, compare, differ
 from ledger.errors import Contended, ProjectionRefused
 from ledger.follow import FILLFACTOR, FILLFACTOR_INLINE, advance
-from ledger.jobs import build_in_parallel
+from ledger.jobs import build_in_parallel, shares
 from ledger.pace import Pace, Reporter
 from ledger.projections.projection import Projection, Range
 from ledger.retire import clear, newest_standby, resumable
 from ledger.store import generation as tables
 from ledger.store import projection as pointer
+from ledger.store import spans
 from ledger.store.database import Budgets, Connection, faults, rollback, transaction
-from ledger.swap import Comparison, Swapped, compare, differ, find, live_of, swap
+from ledger.store.projection import Generation
+from ledger.swap import Swapped, swap
 
 BUDGETS = Budgets(statement_timeout_ms=0, transaction_timeout_ms=0, lock_timeout_ms=10_000)
 """For its connections: a chunk takes as long as it takes."""
 CHUNK_EVENTS = 2_000_000
-"""A few seconds' worth. Fewer and larger ones write a row less often: see docs/ARCHITECTURE.md."""
+"""Seconds' worth of work, which is what a SIGKILL costs. Smaller ones write a row more often and take up to
+twice as long: see docs/ARCHITECTURE.md."""
 SAMPLE_EVENTS = 50_000
 
 
@@ -73,20 +78,22 @@ def plan(conn: Connection, projection: Projection) -> Plan:
     with faults():
         found = pointer.generations(conn, projection.name)
         building = next((g for g in found if resumable(projection, g)), None)
-        after = building.position if building else 0
-        events = pointer.events_between(conn, after, pointer.head(conn))
-        if building:
-            events -= sum(
-                pointer.events_between(conn, (r.lower or 1) - 1, (r.upper or 1) - 1) for r in building.done
-            )
+        target = spans.head(conn)
+        events = _left(conn, building, target) if building else spans.events_between(conn, 0, target)
     number = building.generation if building else found[-1].generation + 1
     return Plan(projection.name, number, building is not None, events, _sampled(conn, projection, number))
+
+
+def _left(conn: Connection, generation: Generation, target: int) -> int:
+    """How many events its shares lack, all in all."""
+    lacking = [spans.events_between(conn, each.after, each.upto) for each in generation.missing(target)]
+    return sum(lacking) // generation.shares
 
 
 def _sampled(conn: Connection, projection: Projection, number: int) -> float | None:
     """Events a second, over a few of them, in a generation that is rolled back."""
     with faults():
-        span = pointer.span(conn, 0, pointer.head(conn), SAMPLE_EVENTS)
+        span = spans.span(conn, 0, spans.head(conn), SAMPLE_EVENTS)
         if span is None or span.events == 0:
             return None
         conn.execute("BEGIN")
@@ -111,7 +118,7 @@ def rebuild(
     with builder(connect, projection) as conn:
         clear(conn, projection)
         pace = Pace(report or (lambda _: None), options.max_rate)
-        number = _begin(conn, projection, pace)
+        number = _begin(conn, projection, options, pace)
         try:
             _build(connect, conn, projection, number, options, pace)
             comparison = _compared(conn, projection, number, options, pace)
@@ -135,7 +142,7 @@ def _require_building(conn: Connection, projection: Projection, number: int) -> 
         raise ProjectionRefused(f"the rebuild of {projection.name} was cancelled")
 
 
-def _begin(conn: Connection, projection: Projection, pace: Pace) -> int:
+def _begin(conn: Connection, projection: Projection, options: Options, pace: Pace) -> int:
     """The generation to build: the one begun before, or a new one."""
     live_of(conn, projection)
     with transaction(conn):
@@ -148,11 +155,11 @@ def _begin(conn: Connection, projection: Projection, pace: Pace) -> int:
             fill = FILLFACTOR_INLINE if projection.inline else FILLFACTOR
             tables.make(conn, projection.table, number, fill)
             found = [g for g in pointer.generations(conn, projection.name) if g.generation == number]
-        pointer.note_builder(conn, found[0], socket.gethostname(), os.getpid(), pointer.head(conn))
+        host, parts = socket.gethostname(), shares(projection, options.jobs)
+        pointer.note_builder(conn, found[0], host, os.getpid(), spans.head(conn), parts)
     failpoints.hit("rebuild.begin")
     with faults():
-        target = pointer.head(conn)
-        pace.begin("build", pointer.events_between(conn, found[0].position, target))
+        pace.begin("build", _left(conn, find(conn, projection, found[0].generation), spans.head(conn)))
     return found[0].generation
 
 
@@ -166,24 +173,44 @@ def _build(
 ) -> None:
     """Apply everything up to where the head is now, at the pace that was asked for."""
     with suppress(Contended), faults():  # a vacuum that is at it does the same
-        pointer.summarize(conn)
+        spans.summarize(conn)
     with faults():
-        target = pointer.head(conn)
+        target = spans.head(conn)
+        first = spans.span(conn, 0, target, CHUNK_EVENTS)
+        keyed = tables.has_key(conn, projection.table, number)
+    if not keyed:  # to build an index costs less than to fill it row by row
+        if first:
+            _apply(connect, conn, projection, number, first.last, shares(projection, options.jobs), pace)
+        with faults():
+            tables.add_key(conn, projection.table, number, projection.key)
+    jobs = options.jobs if projection.additive else shares(projection, options.jobs)
+    _apply(connect, conn, projection, number, target, jobs, pace)
+    failpoints.hit("rebuild.applied")
+    with faults():
+        tables.analyze(conn, projection.table, number)
+
+
+def _apply(
+    connect: Connect,
+    conn: Connection,
+    projection: Projection,
+    number: int,
+    upto: int,
+    jobs: int,
+    pace: Pace,
+) -> None:
     generation = find(conn, projection, number)
-    if generation.done or (options.jobs > 1 and projection.additive):
-        build_in_parallel(connect, conn, projection, generation, target, options.jobs, pace)
+    if generation.done or jobs > 1:
+        build_in_parallel(connect, conn, projection, generation, upto, jobs, CHUNK_EVENTS, pace)
     while True:
         step = advance(
-            conn, projection, number, upto=target, events=pace.chunk(CHUNK_EVENTS), statuses=["building"]
+            conn, projection, number, upto=upto, events=pace.chunk(CHUNK_EVENTS), statuses=["building"]
         )
         if step.applied:
             failpoints.hit("rebuild.chunk")
             pace.done(step.applied.events)
         elif not step.busy:
-            break
-    failpoints.hit("rebuild.applied")
-    with faults():
-        tables.analyze(conn, projection.table, number)
+            return
 
 
 def _compared(

@@ -12,6 +12,7 @@ from ledger.errors import Contended
 from ledger.projections.projection import Projection
 from ledger.store import generation as tables
 from ledger.store import projection as pointer
+from ledger.store import session
 from ledger.store.database import Budgets, Connection, faults, transaction
 from ledger.store.projection import Generation
 
@@ -95,6 +96,6 @@ def _outwait_batches(conn: Connection) -> None:
     """
     deadline = time.monotonic() + BATCH_LONGEST_S
     with faults():
-        mark = pointer.horizon(conn)
-        while not pointer.passed(conn, mark) and time.monotonic() < deadline:
+        mark = session.horizon(conn)
+        while not session.passed(conn, mark) and time.monotonic() < deadline:
             time.sleep(0.02)

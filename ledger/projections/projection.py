@@ -23,7 +23,10 @@ between them. The ordinals matter only when a fault is traced to one event.
 
 
 class Range(NamedTuple):
-    """The journal from position `first` to `last`, which holds `events` events, found by their entries."""
+    """The journal from position `first` to `last`, which holds `events` events, found by their entries.
+
+    A divisible projection writes the rows of the `share`-th of `shares` only, counted from 0.
+    """
 
     first: int
     last: int
@@ -32,9 +35,11 @@ class Range(NamedTuple):
     events: int
     first_ordinal: int = 0
     last_ordinal: int = ORDINAL_MAX
+    share: int = 0
+    shares: int = 1
 
     def parameters(self, generation: int) -> dict[str, int]:
-        """What `IN_RANGE` needs, and the generation."""
+        """What `IN_RANGE` needs, the share, and the generation."""
         return {**self._asdict(), "generation": generation}
 
 
@@ -61,6 +66,9 @@ class Projection(Protocol):
     """Written by the batches themselves while it is live. Only `stock` is."""
     additive: bool = False
     """Ranges may be applied in any order, side by side: `apply` adds, and locks rows in the key's order."""
+    divisible: bool = False
+    """Its rows fall into shares by their key: `apply` writes the rows of the range's share, and counts all of
+    the range's events. So several connections may apply the same range, a share each."""
 
     def apply(self, conn: Connection, generation: int, events: Range) -> int:
         """Fold the range into the generation. Returns how many of its events were understood.

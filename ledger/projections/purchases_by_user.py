@@ -6,28 +6,33 @@ from ledger.projections.projection import EVENTS, IN_RANGE, Projection, Range
 from ledger.store.database import Connection
 
 # MERGE, not ON CONFLICT: most rows of a large range are new, and a speculative insert costs three times a
-# plain one. Sorted by key, for the primary key's index.
+# plain one. Sorted by key, for the key's index. What isn't of the share is one group, counted and not merged.
+# A quantity fits an integer, whose sum is a bigint; that of bigints is a numeric, which takes 10 % longer.
 APPLY: LiteralString = (
     """
 WITH fold AS MATERIALIZED (
-    SELECT e.user_id, e.stream,
+    SELECT CASE WHEN mine THEN e.user_id END AS user_id, CASE WHEN mine THEN e.stream END AS stream,
            count(*) FILTER (WHERE e.type = 'GoodsPurchased') AS purchases,
-           coalesce(-sum(e.delta) FILTER (WHERE e.type = 'GoodsPurchased'), 0)::bigint AS quantity,
+           coalesce(-sum(e.delta::integer) FILTER (WHERE e.type = 'GoodsPurchased'), 0) AS quantity,
            count(*) FILTER (WHERE e.type = 'PurchaseCancelled') AS cancelled,
-           coalesce(sum(e.delta) FILTER (WHERE e.type = 'PurchaseCancelled'), 0)::bigint
+           coalesce(sum(e.delta::integer) FILTER (WHERE e.type = 'PurchaseCancelled'), 0)
                AS cancelled_quantity,
-           count(*) FILTER (WHERE e.type IN ('GoodsListed', 'StockReceived', 'StockAdjusted',
-                                             'UserRegistered', 'UserClosed')) AS others
+           count(*) FILTER (WHERE e.type IN ('GoodsPurchased', 'PurchaseCancelled', 'StockReceived',
+               'StockAdjusted', 'GoodsListed', 'UserRegistered', 'UserClosed')) AS understood
     FROM """
     + EVENTS
-    + "WHERE"
+    + """
+    CROSS JOIN LATERAL (
+        SELECT mod(hashtext(e.user_id) & 2147483647, %(shares)s) = %(share)s AS mine
+    ) share
+    WHERE"""
     + IN_RANGE
     + """
-    GROUP BY e.user_id, e.stream
+    GROUP BY 1, 2
 ), merged AS (
     MERGE INTO ledger.purchases_by_user_rows p
     USING (SELECT user_id, substr(stream, 7) AS goods_id, purchases, quantity, cancelled, cancelled_quantity
-           FROM fold WHERE purchases + cancelled > 0 ORDER BY user_id, stream) f
+           FROM fold WHERE user_id IS NOT NULL AND purchases + cancelled > 0 ORDER BY user_id, stream) f
     ON p.generation = %(generation)s AND p.user_id = f.user_id AND p.goods_id = f.goods_id
     WHEN MATCHED THEN UPDATE SET
         purchases = p.purchases + f.purchases, quantity = p.quantity + f.quantity,
@@ -38,7 +43,7 @@ WITH fold AS MATERIALIZED (
         VALUES (%(generation)s, f.user_id, f.goods_id, f.purchases, f.quantity, f.cancelled,
                 f.cancelled_quantity)
 )
-SELECT coalesce(sum(purchases + cancelled + others), 0)::bigint FROM fold
+SELECT coalesce(sum(understood), 0)::bigint FROM fold
 """
 )
 KEYS: LiteralString = (
@@ -53,7 +58,7 @@ KEYS: LiteralString = (
 class PurchasesByUser(Projection):
     """Per user and goods: purchases and pieces, and how many of them were cancelled.
 
-    A sum, but not additive: ranges share most of their rows, so jobs would only wait for each other.
+    Divisible by user, not additive: ranges share most of their rows, so jobs would wait for each other.
     """
 
     name = "purchases_by_user"
@@ -61,9 +66,10 @@ class PurchasesByUser(Projection):
     key = ("user_id", "goods_id")
     ddl = ""
     keys = KEYS
+    divisible = True
 
     def apply(self, conn: Connection, generation: int, events: Range) -> int:
-        """Add the range's purchases and cancellations."""
+        """Add the range's purchases and cancellations by the users of its share."""
         row = conn.execute(APPLY, events.parameters(generation), prepare=False).fetchone()
         assert row is not None
         return int(row[0])

@@ -16,7 +16,7 @@ APPLY: LiteralString = (
 WITH fold AS MATERIALIZED (
     SELECT e.stream, sum(e.delta)::bigint AS delta, max(e.version) AS version,
            count(*) FILTER (WHERE e.type IN (
-               'GoodsListed', 'StockReceived', 'StockAdjusted', 'GoodsPurchased', 'PurchaseCancelled',
+               'GoodsPurchased', 'PurchaseCancelled', 'StockReceived', 'StockAdjusted', 'GoodsListed',
                'UserRegistered', 'UserClosed')) AS understood
     FROM """
     + EVENTS

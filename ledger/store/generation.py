@@ -22,6 +22,10 @@ ORDER BY attnum
 PENDING = """
 SELECT inhdetachpending FROM pg_inherits WHERE inhrelid = to_regclass(format('ledger.%%I', %s::text))
 """
+KEYED = """
+SELECT EXISTS (SELECT FROM pg_index
+               WHERE indrelid = to_regclass(format('ledger.%%I', %s::text)) AND indisunique)
+"""
 ROLE = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = %s)"
 MAKE = sql.SQL("""
 CREATE TABLE ledger.{partition} (LIKE ledger.{table} INCLUDING ALL) WITH (fillfactor = {fillfactor});
@@ -85,6 +89,19 @@ def make(conn: Connection, table: str, generation: int, fillfactor: int) -> None
             generation=sql.Literal(generation),
         )
     )
+
+
+def has_key(conn: Connection, table: str, generation: int) -> bool:
+    """Whether the generation has its unique index: from the start, if its table has a primary key."""
+    return conn.execute(KEYED, (f"{table}_{generation}",)).fetchone() == (True,)
+
+
+def add_key(conn: Connection, table: str, generation: int, key: Sequence[str]) -> None:
+    """The generation's unique index, unless it has one. Readers aren't stopped."""
+    if not has_key(conn, table, generation):
+        statement: LiteralString = "CREATE UNIQUE INDEX {index} ON ledger.{partition} ({key})"
+        names = {"index": sql.Identifier(f"{table}_{generation}_key"), "key": _list(key)}
+        conn.execute(sql.SQL(statement).format(partition=_partition(table, generation), **names))
 
 
 def publish(conn: Connection, name: str, table: str) -> None:

@@ -92,7 +92,7 @@ class Victim:
         words = [name, "--yes", "--max-rate", str(MAX_RATE)]
         if self._choose.random() < 0.25:
             words = [name, "--rollback"]
-        elif name == "sales_by_day":
+        elif name != "stock":
             words += ["--jobs", str(self._choose.choice([1, 3]))]
         step = self._choose.choice([*STEPS, "", "", ""])
         count = self._choose.randint(1, 5) if step == "rebuild.chunk" else 1

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from ledger import failpoints
+from ledger.api import Ledger
 from ledger.builder import builder
 from ledger.errors import (
     LedgerError,
@@ -115,12 +116,13 @@ def test_a_plan_changes_nothing(projection, conn, filled):
 STEPS = [step for step in failpoints.REBUILD_STEPS if step.startswith("rebuild.")]
 
 
-@pytest.mark.parametrize(("projection", "jobs"), [(PurchasesByUser(), 1), (SalesByDay(), 3)])
+@pytest.mark.parametrize(
+    ("projection", "jobs"), [(PurchasesByUser(), 1), (PurchasesByUser(), 3), (SalesByDay(), 3)]
+)
 @pytest.mark.parametrize("step", STEPS)
 def test_it_goes_on_where_it_ended(step, projection, jobs, conn, filled, ledger_dsn, monkeypatch):
     """Ended at any step, a rebuild that is started again goes on: nothing is applied twice or left out."""
     monkeypatch.setattr("ledger.rebuild.CHUNK_EVENTS", 40)
-    monkeypatch.setattr("ledger.jobs.CHUNK_EVENTS", 40)
     name = projection.name
     rebuild(connector(ledger_dsn), projection)  # leaves a standby, so that there is something to drop
     hits = {"rebuild.chunk": 2, "rebuild.drop": 1}
@@ -139,6 +141,49 @@ def test_it_goes_on_where_it_ended(step, projection, jobs, conn, filled, ledger_
     follow(ledger_dsn, projection)
     drop_old(conn, projection)
     assert len(generations(conn, name)) == 1
+
+
+def test_a_share_that_is_done_is_not_applied_again(conn, filled, ledger_dsn, monkeypatch):
+    """Ended while some shares have a range and others don't, it goes on with those, also with fewer jobs."""
+    monkeypatch.setattr("ledger.rebuild.CHUNK_EVENTS", 40)
+    monkeypatch.setitem(failpoints._armed, "rebuild.chunk", ("raise", 3))
+    with pytest.raises(failpoints.Injected):
+        rebuild(connector(ledger_dsn), PurchasesByUser(), Options(jobs=2))
+    [(shares,)] = rows(conn, "SELECT shares FROM ledger.projection WHERE status = 'building'")
+    before = plan(conn, PurchasesByUser()).events
+    [(all_events,)] = rows(conn, "SELECT sum(applied) FROM ledger.journal")
+    assert (shares, 0 < before < all_events) == (2, True)
+    done = rebuild(connector(ledger_dsn), PurchasesByUser(), Options(jobs=1))
+    assert abs(done.events - before) <= 1  # the halves of an odd number of events
+    assert done.comparison.differences == []
+    assert is_right(conn, "purchases_by_user")
+
+
+def test_a_generation_has_its_key_after_the_first_chunk(conn, filled, ledger_dsn, monkeypatch):
+    """Built without its unique index at first, a generation never goes live without it."""
+    keyed = """
+        SELECT count(*) FROM pg_index
+        WHERE indrelid = 'ledger.purchases_by_user_rows_2'::regclass AND indisunique"""
+    monkeypatch.setattr("ledger.rebuild.CHUNK_EVENTS", 40)
+    monkeypatch.setitem(failpoints._armed, "rebuild.chunk", ("raise", 1))
+    with pytest.raises(failpoints.Injected):
+        rebuild(connector(ledger_dsn), PurchasesByUser())
+    assert rows(conn, keyed) == [(0,)]
+    rebuild(connector(ledger_dsn), PurchasesByUser())
+    assert rows(conn, keyed) == [(1,)]
+
+
+def test_a_program_rebuilds_by_name(conn, filled, ledger_dsn):
+    """`Ledger.rebuild` builds, compares and swaps, and tells how far it is."""
+    told = []
+    with Ledger(ledger_dsn) as ledger:
+        done = ledger.rebuild("purchases_by_user", on_progress=told.append)
+        with pytest.raises(ProjectionUnknown):
+            ledger.rebuild("nothing")
+    assert [now.phase for now in told if now.phase != "build"] == ["compare", "swap"]
+    assert told[-1].events == done.events > 0
+    assert done.comparison.differences == []
+    assert generations(conn) == [(1, "standby", 21), (2, "live", 21)]
 
 
 def test_a_resumed_rebuild_applies_only_the_rest(conn, filled, ledger_dsn, monkeypatch):

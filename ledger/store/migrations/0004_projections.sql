@@ -8,7 +8,8 @@ CREATE TABLE ledger.projection (
     status text COLLATE "C" NOT NULL CHECK (status IN ('building', 'live', 'standby', 'dropping')),
     inline boolean NOT NULL DEFAULT false,  -- while it is live, batches write it in their own transaction
     position bigint NOT NULL DEFAULT 0,     -- all up to here is applied
-    done int8multirange NOT NULL DEFAULT '{}',  -- and these, out of order, by parallel jobs
+    shares integer NOT NULL DEFAULT 1,      -- into which its rows fall while parallel jobs build them
+    done int8multirange NOT NULL DEFAULT '{}',  -- and these, out of order: see store/projection.py
     target bigint NOT NULL DEFAULT 0,       -- where the head was when the rebuild began
     rate double precision,                  -- events a second of the rebuild that made it
     builder_host text,
@@ -30,10 +31,10 @@ CREATE TABLE ledger.purchases_by_user_rows (
     purchases bigint NOT NULL,
     quantity bigint NOT NULL,
     cancelled bigint NOT NULL,
-    cancelled_quantity bigint NOT NULL,
-    PRIMARY KEY (generation, user_id, goods_id)
-) PARTITION BY LIST (generation);
+    cancelled_quantity bigint NOT NULL
+) PARTITION BY LIST (generation);           -- each generation has its key behind its first chunk
 CREATE TABLE ledger.purchases_by_user_rows_1 PARTITION OF ledger.purchases_by_user_rows FOR VALUES IN (1);
+CREATE UNIQUE INDEX purchases_by_user_rows_1_key ON ledger.purchases_by_user_rows_1 (user_id, goods_id);
 
 -- What was sold and what was cancelled on each UTC day; revenue of the purchases that had a price.
 CREATE TABLE ledger.sales_by_day_rows (
