@@ -11,10 +11,10 @@ COMPILE := uv pip compile --quiet --universal --generate-hashes --python-version
 # A virtual environment whose interpreter or pip is gone is made again.
 $(shell $(BIN)/python -c 'import pip' 2>/dev/null || rm -f .venv/*.stamp)
 
-.PHONY: help demo test check bench lock clean
+.PHONY: help demo test check bench bench-all lock clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/demo.stamp  ## the whole story in a minute, without Docker or Java
 	$(BIN)/stockledger demo $(ARGS)
@@ -28,8 +28,11 @@ check: .venv/dev.stamp  ## style, types, floors
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-bench: .venv/dev.stamp  ## commands per second beside the limit and the naive way; minutes
-	$(BIN)/python -m benchmarks.throughput $(ARGS)
+bench: .venv/dev.stamp  ## commands per second beside the limit and the naive way; 10 minutes on 2 calm cores
+	$(BIN)/python -m benchmarks throughput $(ARGS)
+
+bench-all: .venv/dev.stamp  ## latency, growth, shapes that hurt and the producer, too; about an hour
+	$(BIN)/python -m benchmarks all $(ARGS)
 
 lock:  ## resolve requirements/*.txt again after a change in pyproject.toml; needs uv
 	$(COMPILE) -o requirements/demo.txt
