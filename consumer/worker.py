@@ -31,6 +31,7 @@ from ledger.store.lane import Claim
 POLL_TIMEOUT_S = 0.1
 READ_AHEAD = 2
 """Batches read at a time: one is decoded while the other is written."""
+PATIENCE_S = 60.0
 BACKOFF_FIRST_S = 0.2
 BACKOFF_MAX_S = 5.0
 
@@ -92,8 +93,9 @@ class Worker:
         """Work until stopped or, with `until_caught_up`, until the topic's end as of now is applied.
 
         A database or broker that can't be reached is waited for; everything else that is wrong is raised.
+        With `until_caught_up`, which somebody waits for, so is that after `PATIENCE_S` without progress.
         """
-        begun = time.monotonic()
+        begun = progressed = time.monotonic()
         failures = 0
         while not self._ending:
             done = self.totals.counts.total()
@@ -101,7 +103,11 @@ class Worker:
                 self._session()
                 break
             except (Retry, Fenced) as doubt:
-                failures = 0 if self.totals.counts.total() > done else failures + 1
+                failures += 1
+                if self.totals.counts.total() > done:
+                    failures, progressed = 0, time.monotonic()
+                if self._settings.until_caught_up and time.monotonic() - progressed > PATIENCE_S:
+                    raise
                 self._say_waiting(doubt)
                 self._sleep(min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** min(failures, 10)))
         self.totals.seconds = time.monotonic() - begun

@@ -19,3 +19,18 @@ Why every command takes effect exactly once, however often it is delivered and w
     and on accounts that the head's catalogue counter guards: it is what a sequential run would decide.
  6. The journal's position is taken under the head's lock, held to the commit: order and proof in one.
 """
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ledger.api import Ledger
+
+__all__ = ["Ledger"]
+
+
+def __getattr__(name: str) -> Any:  # when it is asked for: modules below need nothing of the floor above
+    if name == "Ledger":
+        from ledger.api import Ledger
+
+        return Ledger
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

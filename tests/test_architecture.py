@@ -247,3 +247,11 @@ def test_every_test_says_what_it_proves():
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_") and not ast.get_docstring(node)
     ]
     assert silent == []
+
+
+def test_what_the_readme_imports_is_there():
+    """The Python in the README begins with names that exist."""
+    lines = re.findall(r"^from \w[\w.]* import .+$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(lines) >= 3
+    for line in lines:
+        exec(line, {})
