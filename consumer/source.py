@@ -48,12 +48,13 @@ class Source:
         )
 
     def poll(self, size_max: int, timeout_s: float) -> None:
-        """Wait for a first record, then queue whatever else is there, too.
+        """Queue whatever records are there, up to `size_max` in all; wait for a first one if there is none.
 
         Raises what went wrong in a callback, TopicReplaced, TopicUnfit; Fenced or BrokerUnavailable where the
         lanes are in doubt.
         """
-        messages = available(self._consumer, size_max, timeout_s)
+        queued = self.queued
+        messages = available(self._consumer, max(size_max - queued, 1), 0 if queued else timeout_s)
         if self._failure:
             raise self._failure
         if messages:
@@ -67,6 +68,19 @@ class Source:
         for partition, queue in self.lanes.items():
             if queue.seek_to is not None:
                 self._seek(partition, queue)
+
+    @property
+    def queued(self) -> int:
+        """How many records and gaps are in all queues."""
+        return sum(map(len, self.lanes.values()))
+
+    def next_lane(self) -> LaneQueue[Message] | None:
+        """The queue with something in it that has waited longest for its turn; now it has had it."""
+        for partition, queue in self.lanes.items():
+            if len(queue):
+                self.lanes[partition] = self.lanes.pop(partition)
+                return queue
+        return None
 
     def decode(self, size_max: int) -> None:
         """Decode what is queued, at most so many records: for who has time, as while the database works."""

@@ -29,8 +29,8 @@ from ledger.store.database import Connection, connect, faults
 from ledger.store.lane import Claim
 
 POLL_TIMEOUT_S = 0.1
-READ_AHEAD = 2
-"""Batches read at a time: one is decoded while the other is written."""
+READ_AHEAD = 4
+"""Batches that are in hand, as far as there are records: one is decoded while another is written."""
 PATIENCE_S = 60.0
 BACKOFF_FIRST_S = 0.2
 BACKOFF_MAX_S = 5.0
@@ -128,7 +128,7 @@ class Worker:
                 self._say_ready(facts)
                 while not self._ending and not self._caught_up(conn, source, ends):
                     source.poll(READ_AHEAD * settings.batch_size_max, POLL_TIMEOUT_S)
-                    self._apply_all(source, processor)
+                    self._apply_next(source, processor)
                     watch.look(urgent=source.suspicious)
                     source.suspicious = False
                     self._say_status(source)
@@ -148,17 +148,20 @@ class Worker:
         assignment.begin_lanes(conn, facts, marks, settings.start)
         return assignment.claim_lanes(conn, facts.name, marks, partitions)
 
-    def _apply_all(self, source: Source, processor: Processor) -> None:
-        for queue in list(source.lanes.values()):
-            while not self._ending and (batch := queue.take(self._settings.batch_size_max)):
-                try:
-                    processor.apply(batch, queue.epoch)
-                finally:
-                    self.totals.counts += processor.counts
-                    processor.counts.clear()
-                queue.advance(batch.next_offset)
-                source.hand_over(queue.lane, batch.next_offset)
-                failpoints.hit("advanced")
+    def _apply_next(self, source: Source, processor: Processor) -> None:
+        """Apply a batch of the lane that has waited longest for its turn, if there is any."""
+        queue = source.next_lane()
+        batch = None if queue is None else queue.take(self._settings.batch_size_max)
+        if queue is None or batch is None:
+            return
+        try:
+            processor.apply(batch, queue.epoch)
+        finally:
+            self.totals.counts += processor.counts
+            processor.counts.clear()
+        queue.advance(batch.next_offset)
+        source.hand_over(queue.lane, batch.next_offset)
+        failpoints.hit("advanced")
 
     def _caught_up(self, conn: Connection, source: Source, ends: Mapping[int, int] | None) -> bool:
         """Whether the whole topic is applied up to `ends`, by us and the others; never without `ends`."""
@@ -189,7 +192,6 @@ class Worker:
         self._status_due = now + self._settings.status_interval_s
         since = self.totals.counts - self._reported
         self._reported = self.totals.counts.copy()
-        queued = sum(len(queue) for queue in source.lanes.values())
         self._log.info(
-            "status", **{str(o): since[o] for o in Outcome}, queued=queued, lanes=sorted(source.lanes)
+            "status", **{str(o): since[o] for o in Outcome}, queued=source.queued, lanes=sorted(source.lanes)
         )

@@ -107,13 +107,13 @@ def test_a_reader_without_rights_halts(new_group, publisher, services, monkeypat
     sender = publisher(group)
     sender.send(*shop(), partition=0)
     sender.flush()
-    handle = Source._take
+    poll = Source.poll
 
-    def refused(self, message):
+    def refused(self, size_max, timeout_s):
         self._on_error(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
-        handle(self, message)
+        poll(self, size_max, timeout_s)
 
-    monkeypatch.setattr(Source, "_take", refused)
+    monkeypatch.setattr(Source, "poll", refused)
     with pytest.raises(TopicUnfit, match="not allowed"):
         group.catch_up()
     monkeypatch.undo()

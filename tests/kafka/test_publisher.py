@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from ledger.domain.commands import CloseUser, MessageKey, PurchaseGoods, ReceiveStock, RegisterUser
-from ledger.domain.envelope import decode, fingerprint
+from ledger.domain.envelope import decode, request
 from ledger.errors import BadSettings, BrokerUnavailable, Defect, TopicUnfit
 from producer.publish import publish_lines
 from producer.publisher import Publisher, Tally
@@ -118,7 +118,7 @@ def test_a_record_carries_the_command_and_its_envelope(publisher_of, records_of,
     }
     assert record.key() == "Tee é".encode()
     key = MessageKey("shop-uk", "536365-1")
-    assert decode(record.headers(), record.value()) == (key, command, fingerprint(key, command))
+    assert decode(record.headers(), record.value()) == request(key, command)
     assert (receipt.key, receipt.partition, receipt.offset) == (key, record.partition(), record.offset())
 
 

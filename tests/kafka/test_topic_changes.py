@@ -177,15 +177,15 @@ def test_deleted_records_halt_until_somebody_accepts_the_loss(group, sender, adm
 
 def test_records_deleted_while_it_runs_halt_it(group, sender, admin, monkeypatch):
     """Those that were fetched already are applied; at the first that is missing it stops."""
-    apply_all, begun = Worker._apply_all, []
+    apply_next, begun = Worker._apply_next, []
 
     def after_the_deletion(self, source, processor):
         if source.lanes and any(map(len, source.lanes.values())) and not begun:
             begun.append(True)
             delete_records(admin, group.topic, 0, -1)
-        apply_all(self, source, processor)
+        apply_next(self, source, processor)
 
-    monkeypatch.setattr(Worker, "_apply_all", after_the_deletion)
+    monkeypatch.setattr(Worker, "_apply_next", after_the_deletion)
     prefetch_nothing = {
         "queued.min.messages": "1",
         "queued.max.messages.kbytes": "1",

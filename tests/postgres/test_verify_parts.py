@@ -317,6 +317,7 @@ def consume(results, held) -> None:
             event.wait()
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     timer = threading.Thread(target=press)
     timer.start()
     try:
@@ -325,6 +326,7 @@ def consume(results, held) -> None:
                 pass
     finally:
         timer.join()
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_fault_ends_all(conn, helpers):
