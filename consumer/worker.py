@@ -29,7 +29,7 @@ from ledger.store.database import Connection, connect, faults
 from ledger.store.lane import Claim
 
 POLL_TIMEOUT_S = 0.1
-READ_AHEAD = 4
+READ_AHEAD = 2
 """Batches that are in hand, as far as there are records: one is decoded while another is written."""
 PATIENCE_S = 60.0
 BACKOFF_FIRST_S = 0.2

@@ -1,8 +1,8 @@
 """JSON lines to commands, one line at a time: any number of lines in the same small memory.
 
 A line is as strict as a record on the topic, because the same two functions judge both
-(`envelope.parse_fields`, `envelope.validate`). A line that is no command is a value, `BadLine`, that says
-where it is wrong and never quotes what it says elsewhere.
+(`envelope.parse_fields`, `envelope.validate`); `quick` spares them plain lines. A line that is no command is
+a value, `BadLine`, that says where it is wrong and never quotes what it says elsewhere.
 """
 
 import json
@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
-from ledger.domain.commands import COMMANDS, AnyCommand, MessageKey, is_key_part
-from ledger.domain.envelope import MODELS, parse_fields, validate
+from ledger.domain.commands import COMMANDS, AnyCommand, MessageKey, is_key_part, record_key
+from ledger.domain.envelope import MODELS, canonical, parse_fields, validate
 from producer.lines import LINE_MAX, Line
+from producer.quick import Ready, quick
 
 QUOTE_MAX = 200
 
@@ -23,6 +24,11 @@ class Item(NamedTuple):
     source: str
     id: str | None
     command: AnyCommand
+
+    def ready(self) -> Ready:
+        """As it goes into the topic."""
+        command = self.command
+        return Ready(self.source, self.id, command.NAME, record_key(command), canonical(command))
 
 
 class BadLine(NamedTuple):
@@ -42,6 +48,14 @@ class BadLine(NamedTuple):
     def __str__(self) -> str:
         what = f"{self.field}: {self.reason}" if self.field else self.reason
         return f"{self.file}:{self.line}:{self.column} {what}"
+
+
+def read(file: str, line: Line, source: str) -> Ready | BadLine:
+    """What `parse` says of a line, ready to be sent, and without it where the line is plain."""
+    if ready := quick(line.text, source):
+        return ready
+    item = parse(file, line, source)
+    return item if isinstance(item, BadLine) else item.ready()
 
 
 def parse(file: str, line: Line, source: str) -> Item | BadLine:

@@ -7,12 +7,18 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
+
+from msgspec import Struct
 
 from ledger.errors import Stop
 
 LINE_MAX = 1024 * 1024
 """The longest line, in bytes without its end. A valid command needs less than 4 KiB."""
+KEPT_MAX = LINE_MAX + 2
+"""What is kept of a longer line: enough for the longest with a CR, and to see that it is longer."""
+BLOCK = 64 * 1024
+"""How much of the input is read at once, in bytes."""
 STDIN = Path("-")
 
 
@@ -22,7 +28,7 @@ class BadInput(Stop):
     code = "SL-IN-001"
 
 
-class Line(NamedTuple):
+class Line(Struct, frozen=True, gc=False):
     """A line that isn't blank: its number from 1, its bytes without its end, and its place in the file.
 
     Of a line longer than `LINE_MAX`, `text` holds the first `LINE_MAX` + 1 bytes.
@@ -68,18 +74,29 @@ def read_lines(file: BinaryIO, end: int) -> Iterator[Line]:
     What is appended meanwhile waits for the next run. Raises BadInput if the file is cut short meanwhile.
     """
     file.seek(0)
-    number = position = 0
-    while position < end:
-        start, number = position, number + 1
-        # Two bytes more than the limit, so that the longest line still comes with its CRLF.
-        raw = tail = _some(file.readline(min(LINE_MAX + 2, end - position)))
-        position += len(raw)
-        while not tail.endswith(b"\n") and position < end:
-            tail = _some(file.readline(min(LINE_MAX, end - position)))
-            position += len(tail)
-        text = raw.removesuffix(b"\n").removesuffix(b"\r")[: LINE_MAX + 1]
-        if text.strip() or len(text) > LINE_MAX:
-            yield Line(number, text, start, position)
+    number = start = read = dropped = 0
+    rest = b""  # the line whose end isn't read yet, without the `dropped` bytes that are past the limit
+    while read < end:
+        block = _some(file.read(min(BLOCK, end - read)))
+        read += len(block)
+        *whole, rest = (rest + block).split(b"\n")
+        for raw in whole:
+            number += 1
+            after = start + len(raw) + dropped + 1
+            if text := _content(raw):
+                yield Line(number, text, start, after)
+            start, dropped = after, 0
+        if len(rest) > KEPT_MAX:
+            dropped += len(rest) - KEPT_MAX
+            rest = rest[:KEPT_MAX]
+    if text := _content(rest):
+        yield Line(number + 1, text, start, end)
+
+
+def _content(raw: bytes) -> bytes:
+    """The line's bytes as `Line.text` has them; empty if it is blank."""
+    text = raw.removesuffix(b"\r")[: LINE_MAX + 1]
+    return text if len(text) > LINE_MAX or text.strip() else b""
 
 
 def copy_verbatim(file: BinaryIO, line: Line, out: BinaryIO) -> None:

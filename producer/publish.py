@@ -16,9 +16,10 @@ from types import FrameType, TracebackType
 from typing import BinaryIO, NamedTuple, Self
 
 from ledger.errors import BadSettings
-from producer.jsonl import BadLine, Item, parse
+from producer.jsonl import BadLine, read
 from producer.lines import STDIN, BadInput, Line, copy_verbatim, is_kept, open_input, read_lines
 from producer.publisher import Publisher, Tally
+from producer.quick import Ready
 from producer.sidecar import Remembered, Sidecar
 
 PROGRESS_INTERVAL_S = 0.1
@@ -125,11 +126,11 @@ class _Input(NamedTuple):
     source: str
     progress: Callable[[Progress], None]
 
-    def items(self, phase: str) -> Iterator[tuple[Line, Item | BadLine]]:
+    def items(self, phase: str) -> Iterator[tuple[Line, Ready | BadLine]]:
         """Each line with what it says, in a pass over the whole input."""
         count, due = 0, 0.0
         for count, line in enumerate(read_lines(self.file, self.size), 1):
-            yield line, parse(self.name, line, self.source)
+            yield line, read(self.name, line, self.source)
             if (now := time.monotonic()) >= due:
                 due = now + PROGRESS_INTERVAL_S
                 self.progress(Progress(phase, count, line.end, self.size))
@@ -193,7 +194,7 @@ def _send(feed: _Input, publisher: Publisher, ids: Remembered, pace: "_Pace", *,
             pace.wait(stop)
             if stop.is_set():
                 break
-            publisher.send(item.command, id=id, source=item.source)
+            publisher.post(item, id)
         tally = publisher.flush(INTERRUPTED_FLUSH_S if stop.is_set() else None)
     if not stop.is_set():
         publisher.check()

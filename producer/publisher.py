@@ -6,10 +6,10 @@ id once. After the first command without an acknowledgement nothing more is sent
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import lru_cache, partial
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -17,18 +17,23 @@ import uuid_utils
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from ledger.domain.commands import KEY_PART_MAX, AnyCommand, MessageKey, is_key_part, record_key
-from ledger.domain.envelope import encode
+from ledger.domain.envelope import canonical, headers
 from ledger.errors import BadSettings, LedgerError
 from producer import properties
+from producer.quick import Ready
 from producer.trouble import TOPIC_ERRORS, VERDICTS, Trouble, topic_unfit
 
 QUEUE_POLL_S = 0.1
 """How long to serve reports before trying again to get a command into a full queue."""
+POLL_EVERY = 100
+"""After so many commands without a receipt the reports that are there are served; a millisecond's worth."""
 METADATA_TIMEOUT_S = 1.0
 TOPIC_GRACE_S = 1.0
 REPORT_DELAY_S = 1.0
 """librdkafka looks for timed-out messages once a second, so a report may come that much late."""
 TIMEOUT_DEFAULT_S = 10.0
+
+_OnDelivery = Callable[[KafkaError | None, Message], None]
 
 
 @dataclass(slots=True)
@@ -122,16 +127,31 @@ class Publisher:
 
         Raises what `connect` and `check` raise, and ValueError where `id` or `source` can't be one.
         """
-        self.connect()
         key = _message_key(self.source if source is None else source, id)
-        subject = record_key(command)
-        headers, value = encode(key, command, time=_now(), subject=subject)
         receipt = Receipt(key)
-        report = partial(self._report, receipt)
+        report = partial(self._report_receipt, receipt)
+        self._produce(Ready(*key, command.NAME, record_key(command), canonical(command)), key.id, report)
+        self._producer.poll(0)
+        return receipt
+
+    def post(self, ready: Ready, id: str) -> None:
+        """Queue the command under this id as `send` does, without a receipt: `tally` and `check` account for it.
+
+        Raises what `connect` and `check` raise.
+        """
+        self._produce(ready, id, self._report)
+        if not self._sent % POLL_EVERY:
+            self._producer.poll(0)
+
+    def _produce(self, ready: Ready, id: str, report: _OnDelivery) -> None:
+        if not self.partitions:
+            self.connect()
+        key, value = ready.record_key, ready.value
+        head = headers(ready.source, id, ready.name, time=_now(), subject=key)
         while True:
             self._refuse_after_error()
             try:
-                self._producer.produce(self.topic, value, subject, headers=[*headers], on_delivery=report)
+                self._producer.produce(self.topic, value, key, headers=head, on_delivery=report)
                 break
             except BufferError:
                 self._producer.poll(QUEUE_POLL_S)
@@ -139,8 +159,6 @@ class Publisher:
                 raise self._fault(error.args[0]) from None
         self._sent += 1
         self._handed_over = False
-        self._producer.poll(0)
-        return receipt
 
     def poll(self, timeout_s: float) -> None:
         """Serve the delivery reports that are there or come within the time; returns after the first ones."""
@@ -167,15 +185,19 @@ class Publisher:
         if self._first_error is not None:
             raise self._fault(self._first_error)
 
-    def _report(self, receipt: Receipt, error: KafkaError | None, message: Message) -> None:
-        # A callback inside poll and flush: an exception would lose the reports behind it, so it never raises.
+    # A callback inside poll and flush: an exception would lose the reports behind it, so it never raises.
+    def _report(self, error: KafkaError | None, message: Message) -> None:
         if error is None:
-            receipt.partition, receipt.offset = message.partition(), message.offset()
             self._acknowledged += 1
             return
         self._first_error = self._first_error or error
         if error.code() in VERDICTS:
             self._failed += 1
+
+    def _report_receipt(self, receipt: Receipt, error: KafkaError | None, message: Message) -> None:
+        if error is None:
+            receipt.partition, receipt.offset = message.partition(), message.offset()
+        self._report(error, message)
 
     def _count_partitions(self, waited_s: float) -> int:
         # Short waits at first, to hear early of a hopeless case; longer ones for a slow broker.
@@ -215,4 +237,10 @@ def _message_key(source: str, id: str | None) -> MessageKey:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return _timestamp(time.time_ns() // 1_000_000)
+
+
+@lru_cache(maxsize=1)
+def _timestamp(milliseconds: int) -> str:
+    now = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return now.isoformat(timespec="milliseconds").replace("+00:00", "Z")

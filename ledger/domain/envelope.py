@@ -65,18 +65,28 @@ def encode(
     key: MessageKey, command: AnyCommand, *, time: str = "", subject: str = ""
 ) -> tuple[Headers, bytes]:
     """Headers and value of the record that carries the command, in binary mode. `time` is RFC 3339."""
-    headers: Headers = [
+    return headers(*key, command.NAME, time=time, subject=subject), canonical(command)
+
+
+def headers(source: str, id: str, name: str, *, time: str = "", subject: str = "") -> Headers:
+    """Those of a record in binary mode that carries a command of this name. `time` is RFC 3339."""
+    specversion, from_source, type, content_type = _common_headers(source, name)
+    made: Headers = [specversion, ("ce_id", id.encode()), from_source, type, content_type]
+    if time:
+        made.append(("ce_time", time.encode()))
+    if subject:
+        made.append(("ce_subject", subject.encode()))
+    return made
+
+
+@lru_cache(maxsize=1_000)
+def _common_headers(source: str, name: str) -> Headers:
+    return [
         ("ce_specversion", SPEC_VERSION.encode()),
-        ("ce_id", key.id.encode()),
-        ("ce_source", key.source.encode()),
-        ("ce_type", f"{TYPE_PREFIX}{command.NAME}{TYPE_VERSION}".encode()),
+        ("ce_source", source.encode()),
+        ("ce_type", f"{TYPE_PREFIX}{name}{TYPE_VERSION}".encode()),
         ("content-type", JSON_TYPE.encode()),
     ]
-    if time:
-        headers.append(("ce_time", time.encode()))
-    if subject:
-        headers.append(("ce_subject", subject.encode()))
-    return headers, canonical(command)
 
 
 def canonical(model: BaseModel) -> bytes:

@@ -22,8 +22,8 @@ class RecordingPublisher:
     def connect(self):
         self.partitions = 4
 
-    def send(self, command, *, id, source):
-        line = json.dumps([source, id, command.NAME, command.model_dump(exclude_none=True)]) + "\n"
+    def post(self, ready, id):
+        line = json.dumps([ready.source, id, ready.name, json.loads(ready.value)]) + "\n"
         with self._record.open("a") as file:
             file.write(line)
             file.flush()
