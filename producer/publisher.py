@@ -135,7 +135,7 @@ class Publisher:
         return receipt
 
     def post(self, ready: Ready, id: str) -> None:
-        """Queue the command under this id as `send` does, without a receipt: `tally` and `check` account for it.
+        """Queue the command under this id as `send` does, without a receipt: the tally accounts for it.
 
         Raises what `connect` and `check` raise.
         """
@@ -151,7 +151,7 @@ class Publisher:
         while True:
             self._refuse_after_error()
             try:
-                self._producer.produce(self.topic, value, key, headers=head, on_delivery=report)
+                self._producer.produce(self.topic, value, key, headers=[*head], on_delivery=report)
                 break
             except BufferError:
                 self._producer.poll(QUEUE_POLL_S)

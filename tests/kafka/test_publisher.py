@@ -17,6 +17,7 @@ from confluent_kafka.admin import AdminClient
 from ledger.domain.commands import CloseUser, MessageKey, PurchaseGoods, ReceiveStock, RegisterUser
 from ledger.domain.envelope import decode, request
 from ledger.errors import BadSettings, BrokerUnavailable, Defect, TopicUnfit
+from producer.jsonl import Item
 from producer.publish import publish_lines
 from producer.publisher import Publisher, Tally
 from stockledger.embedded.kafka import EmbeddedKafka
@@ -180,6 +181,21 @@ def test_every_report_is_accounted_for(publisher_of, records_of, topic):
         assert publisher.partitions == 4
     found = {(r.partition(), r.offset()): dict(r.headers())["ce_id"].decode() for r in records_of(name)}
     assert found == {(receipt.partition, receipt.offset): receipt.key.id for receipt in receipts}
+
+
+def test_what_is_posted_is_the_same_record_and_accounted_for(publisher_of, records_of, topic):
+    """Without a receipt a command is the same record but for its time, and each report is counted."""
+    name = topic(partitions=1)
+    with publisher_of(name) as publisher:
+        publisher.send(stock(0), id="0", source="shop")
+        for _ in range(250):
+            publisher.post(Item("shop", None, stock(0)).ready(), "0")
+        assert publisher.flush() == Tally(acknowledged=251, failed=0, unknown=0)
+    records = records_of(name, 1)
+    assert len(records) == 251
+    fixed = [[header for header in record.headers() if header[0] != "ce_time"] for record in records]
+    assert all((r.key(), r.value()) == (records[0].key(), records[0].value()) for r in records)
+    assert all(headers == fixed[0] for headers in fixed)
 
 
 def test_a_full_queue_slows_the_sender_down(publisher_of, records_of, topic):
