@@ -151,8 +151,7 @@ class Worker:
     def _apply_next(self, source: Source, processor: Processor) -> None:
         """Apply a batch of the lane that has waited longest for its turn, if there is any."""
         queue = source.next_lane()
-        batch = None if queue is None else queue.take(self._settings.batch_size_max)
-        if queue is None or batch is None:
+        if queue is None or not (batch := queue.take(self._settings.batch_size_max)):
             return
         try:
             processor.apply(batch, queue.epoch)

@@ -1,9 +1,8 @@
 """Bring a generation to where the live one is, or so near that the rest fits under a lock."""
 
 import time
-from contextlib import suppress
 
-from ledger.errors import Contended, ProjectionRefused
+from ledger.errors import ProjectionRefused
 from ledger.follow import advance, follows
 from ledger.projections.projection import Projection
 from ledger.store import projection as pointer
@@ -56,8 +55,7 @@ def catch_up(conn: Connection, projection: Projection, live: Generation, number:
 
     The last round applies `REST_EVENTS` at most, so little comes while it lasts: that is left for the lock.
     """
-    with suppress(Contended), faults():  # a vacuum that is at it does the same
-        spans.summarize(conn)
+    spans.summarize(conn)
     while True:
         upto = goal(conn, projection, live)
         at = find(conn, projection, number).position

@@ -8,7 +8,6 @@ one is taken over. Needs the database's owner, as `migrate` does.
 import os
 import socket
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 
 from ledger import failpoints
@@ -172,8 +171,7 @@ def _build(
     pace: Pace,
 ) -> None:
     """Apply everything up to where the head is now, at the pace that was asked for."""
-    with suppress(Contended), faults():  # a vacuum that is at it does the same
-        spans.summarize(conn)
+    spans.summarize(conn)
     with faults():
         target = spans.head(conn)
         first = spans.span(conn, 0, target, CHUNK_EVENTS)

@@ -72,10 +72,10 @@ class Work:
 
     def needs(self) -> Needs:
         """What the commands that aren't known yet will be decided on."""
-        needs, known = Needs(), self.known
+        needs = Needs()
         for delivery in self.batch.deliveries:
             request = delivery.content
-            if not isinstance(request, Request) or request.key in known:
+            if not isinstance(request, Request) or request.key in self.known:
                 continue
             match request.command:
                 case PurchaseGoods() as command:
@@ -111,15 +111,15 @@ class Work:
         except Exception as error:
             what = f"deciding offset {offset} of {self.batch.lane} failed: {error!r}"
             raise Park(what, reason="bug") from error
-        key, outcome, version, reason = request.key, Outcome.APPLIED, None, None
+        key, version, reason = request.key, None, None
         if isinstance(decision, Rejection):
-            outcome, reason = Outcome.REJECTED, decision.reason.value
+            reason = decision.reason.value
         else:
             version = self._take(key, decision)
         processed = Processed(request.fingerprint, reason, version, self.entry, offset)
         self.known[key] = processed
         self.register.append((key.id, key.source, processed_message.line(key, processed)))
-        return outcome
+        return processed.outcome
 
     def _take(self, key: MessageKey, happened: AnyEvent) -> int:
         """Take the event into the batch's state and rows; returns its version."""

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
-from ledger.domain.commands import COMMANDS, AnyCommand, MessageKey, is_key_part, record_key
-from ledger.domain.envelope import MODELS, canonical, parse_fields, validate
+from ledger.domain.commands import COMMANDS, AnyCommand, MessageKey, is_key_part
+from ledger.domain.envelope import MODELS, parse_fields, validate
 from producer.lines import LINE_MAX, Line
 from producer.quick import Ready, quick
 
@@ -27,8 +27,7 @@ class Item(NamedTuple):
 
     def ready(self) -> Ready:
         """As it goes into the topic."""
-        command = self.command
-        return Ready(self.source, self.id, command.NAME, record_key(command), canonical(command))
+        return Ready.of(*self)
 
 
 class BadLine(NamedTuple):

@@ -16,8 +16,8 @@ from typing import NamedTuple, Self
 import uuid_utils
 from confluent_kafka import KafkaError, KafkaException, Message
 
-from ledger.domain.commands import KEY_PART_MAX, AnyCommand, MessageKey, is_key_part, record_key
-from ledger.domain.envelope import canonical, headers
+from ledger.domain.commands import KEY_PART_MAX, AnyCommand, MessageKey, is_key_part
+from ledger.domain.envelope import headers
 from ledger.errors import BadSettings, LedgerError
 from producer import properties
 from producer.quick import Ready
@@ -130,7 +130,7 @@ class Publisher:
         key = _message_key(self.source if source is None else source, id)
         receipt = Receipt(key)
         report = partial(self._report_receipt, receipt)
-        self._produce(Ready(*key, command.NAME, record_key(command), canonical(command)), key.id, report)
+        self._produce(Ready.of(*key, command), key.id, report)
         self._producer.poll(0)
         return receipt
 

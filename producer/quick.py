@@ -6,12 +6,13 @@ true of such a line (visible characters, NFC, no NUL, not 0): a test holds the l
 """
 
 from functools import cache
-from typing import Annotated, Any, NamedTuple, Union
+from typing import Annotated, Any, NamedTuple, Self, Union
 
 from msgspec import Meta, MsgspecError, Struct, defstruct
 from msgspec.json import Decoder, Encoder
 
-from ledger.domain.commands import COMMANDS, KEY_PART_MAX, AnyCommand, UserCommand
+from ledger.domain.commands import COMMANDS, KEY_PART_MAX, AnyCommand, UserCommand, record_key
+from ledger.domain.envelope import canonical
 from producer.lines import LINE_MAX
 
 
@@ -23,6 +24,11 @@ class Ready(Struct, frozen=True, gc=False):
     name: str
     record_key: str
     value: bytes
+
+    @classmethod
+    def of(cls, source: str, id: str | None, command: AnyCommand) -> Self:
+        """The command that was sent, or that a line says."""
+        return cls(source, id, command.NAME, record_key(command), canonical(command))
 
 
 def quick(text: bytes, default_source: str) -> Ready | None:

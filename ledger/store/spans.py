@@ -3,9 +3,11 @@
 What is read here is below the head, so it stays as it is. The caller owns the transaction.
 """
 
+from contextlib import suppress
 from typing import NamedTuple
 
-from ledger.store.database import Connection
+from ledger.errors import Contended
+from ledger.store.database import Connection, faults
 
 
 class Span(NamedTuple):
@@ -78,5 +80,6 @@ def places(conn: Connection, parameters: dict[str, int]) -> list[Broken]:
 
 
 def summarize(conn: Connection) -> None:
-    """Make the newest events findable by their entry. Needs the database's owner."""
-    conn.execute(SUMMARIZE)
+    """Make the newest events findable by their entry, outside a transaction. Needs the database's owner."""
+    with suppress(Contended), faults():  # a vacuum that is at it does the same
+        conn.execute(SUMMARIZE)
