@@ -17,12 +17,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
-from ledger.domain.commands import CancelPurchase, MessageKey
+from ledger.domain.commands import MessageKey
 from ledger.domain.decider import State, decide, evolve
 from ledger.domain.delivery import Bad, Delivery, Lane, Request
 from ledger.domain.events import AnyEvent
 from ledger.domain.goods import purchase_key
 from ledger.domain.outcome import Outcome, Rejection
+from ledger.domain.slim import CancelPurchase
 from ledger.domain.upcast import load
 from ledger.errors import NotProvable
 from ledger.store import journal, recorded

@@ -6,16 +6,7 @@ one here. Nothing outlives the transaction that it was read in.
 
 from dataclasses import dataclass, field
 
-from ledger.domain.commands import (
-    AdjustStock,
-    CancelPurchase,
-    CloseUser,
-    ListGoods,
-    MessageKey,
-    PurchaseGoods,
-    ReceiveStock,
-    RegisterUser,
-)
+from ledger.domain.commands import MessageKey
 from ledger.domain.decider import Place, State, decide, evolve
 from ledger.domain.delivery import Batch, Delivery, Request
 from ledger.domain.events import (
@@ -30,6 +21,15 @@ from ledger.domain.events import (
 )
 from ledger.domain.goods import Goods, purchase_key
 from ledger.domain.outcome import Outcome, Rejection
+from ledger.domain.slim import (
+    AdjustStock,
+    CancelPurchase,
+    CloseUser,
+    ListGoods,
+    PurchaseGoods,
+    ReceiveStock,
+    RegisterUser,
+)
 from ledger.domain.user import User
 from ledger.errors import Park
 from ledger.store import cancellation, dead_letter, event, gap, processed_message

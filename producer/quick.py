@@ -12,7 +12,7 @@ from msgspec import Meta, MsgspecError, Struct, defstruct
 from msgspec.json import Decoder, Encoder
 
 from ledger.domain.commands import COMMANDS, KEY_PART_MAX, AnyCommand, UserCommand, record_key
-from ledger.domain.envelope import canonical
+from ledger.domain.slim import canonical
 from producer.lines import LINE_MAX
 
 

@@ -24,7 +24,7 @@ from consumer import topic as kafka_topic
 from ledger.api import Ledger
 from ledger.domain.commands import COMMANDS, MessageKey
 from ledger.domain.decider import State, decide, evolve
-from ledger.domain.delivery import Request
+from ledger.domain.envelope import request
 from ledger.domain.outcome import Reason, Rejection
 from ledger.errors import BadSettings, Defect
 from ledger.store import database, migrate
@@ -267,7 +267,7 @@ def _predict(files: Iterable[Path]) -> tuple[dict[MessageKey, Reason | None], di
             key = MessageKey(fields.pop("source"), fields.pop("id"))
             if key in outcomes:
                 continue
-            decision = decide(state, Request(key, model.model_validate(fields), b""))
+            decision = decide(state, request(key, model.model_validate(fields)))
             if isinstance(decision, Rejection):
                 outcomes[key] = decision.reason
             else:

@@ -12,11 +12,12 @@ from msgspec import Struct
 
 from ledger.domain import goods as goods_aggregate
 from ledger.domain import user as user_aggregate
-from ledger.domain.commands import CancelPurchase, CloseUser, MessageKey, PurchaseGoods, RegisterUser
+from ledger.domain.commands import MessageKey
 from ledger.domain.delivery import Request
 from ledger.domain.events import AnyEvent, GoodsPurchased, PurchaseCancelled, UserClosed, UserRegistered
 from ledger.domain.goods import NOT_LISTED, Goods, Purchase
 from ledger.domain.outcome import Rejection
+from ledger.domain.slim import CancelPurchase, CloseUser, PurchaseGoods, RegisterUser
 from ledger.domain.user import UNKNOWN, User
 
 

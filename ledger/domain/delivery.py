@@ -4,12 +4,12 @@ A lane is a named, numbered source whose records carry rising offsets; that it i
 is the edges' business. `offset` in `next_offset` is always the next one to read.
 """
 
-import marshal
 from typing import NamedTuple
 
-from msgspec import Struct
+from msgspec import Struct, msgpack
 
-from ledger.domain.commands import AnyCommand, MessageKey
+from ledger.domain.commands import MessageKey
+from ledger.domain.slim import AnyCommand
 
 Headers = list[tuple[str, bytes | None]]
 
@@ -39,7 +39,7 @@ class Bad(NamedTuple):
     detail: str
 
 
-class Record(Struct, frozen=True, gc=False):
+class Record(Struct, frozen=True, gc=False, array_like=True):
     """A record as it was delivered, byte for byte."""
 
     key: bytes | None
@@ -64,12 +64,16 @@ class Delivery(Struct, frozen=True, gc=False):
     @property
     def record(self) -> Record:
         """The record as it was delivered."""
-        return Record(*marshal.loads(self.packed))
+        return _unpack(self.packed)
 
 
 def pack(key: bytes | None, value: bytes | None, headers: Headers | None) -> bytes:
     """A record's parts as a `Delivery` carries them, within this process."""
-    return marshal.dumps((key, value, headers))
+    return _pack((key, value, headers))
+
+
+_pack = msgpack.Encoder().encode
+_unpack = msgpack.Decoder(Record).decode
 
 
 class Gap(NamedTuple):

@@ -7,14 +7,7 @@ is decided here is still true when it is written (`ledger.batch`).
 
 from msgspec import Struct
 
-from ledger.domain.commands import (
-    AdjustStock,
-    CancelPurchase,
-    ListGoods,
-    MessageKey,
-    PurchaseGoods,
-    ReceiveStock,
-)
+from ledger.domain.commands import MessageKey
 from ledger.domain.events import (
     GoodsEvent,
     GoodsListed,
@@ -24,6 +17,7 @@ from ledger.domain.events import (
     StockReceived,
 )
 from ledger.domain.outcome import Reason, Rejection
+from ledger.domain.slim import AdjustStock, CancelPurchase, ListGoods, PurchaseGoods, ReceiveStock
 from ledger.domain.user import User, may_not_act
 
 STOCK_MAX = 2**53

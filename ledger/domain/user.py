@@ -2,9 +2,9 @@
 
 from typing import NamedTuple
 
-from ledger.domain.commands import RegisterUser, UserCommand
 from ledger.domain.events import UserClosed, UserEvent, UserRegistered
 from ledger.domain.outcome import Reason, Rejection
+from ledger.domain.slim import RegisterUser, UserCommand
 
 
 class User(NamedTuple):

@@ -7,10 +7,11 @@ needn't share a snapshot.
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ledger.domain.commands import CancelPurchase, MessageKey
+from ledger.domain.commands import MessageKey
 from ledger.domain.delivery import Delivery, Lane, Request
 from ledger.domain.goods import Purchase, purchase_key, stream
 from ledger.domain.outcome import Outcome
+from ledger.domain.slim import CancelPurchase
 from ledger.store import processed_message
 from ledger.store.database import Connection
 from ledger.store.processed_message import Processed
