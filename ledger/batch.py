@@ -16,8 +16,10 @@ What can't be locked (accounts, rows that don't exist) is guarded by the head's 
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 
 from ledger import failpoints
+from ledger.domain.decider import State
 from ledger.domain.delivery import Batch, Request
 from ledger.domain.outcome import Outcome
 from ledger.errors import Contended, Defect
@@ -99,6 +101,7 @@ def _load(conn: Connection, work: Work) -> None:
         work.read_users = needs.users
     if needs.purchases:
         work.state.purchases = event.find_purchases(conn, needs.purchases)
+    work.before = State(work.state.users.copy(), work.state.goods.copy())
     failpoints.hit("load")
 
 
@@ -111,7 +114,7 @@ def _append(conn: Connection, work: Work, meanwhile: Callable[[], None]) -> list
     try:
         with copy.sending(conn, processed_message.COPY, lines(sorted(work.register))):
             events = work.event_rows()
-            in_order = lines(sorted(events))
+            in_order = lines(sorted(events, key=itemgetter(0)))  # a stream's versions rise already
         with copy.sending(conn, event.COPY, in_order):
             meanwhile()
         copy.send(conn, cancellation.COPY, lines(work.cancelled))

@@ -11,13 +11,7 @@ from ledger.domain.decider import Place, State, decide, evolve
 from ledger.domain.delivery import Batch, Delivery, Request
 from ledger.domain.events import (
     AnyEvent,
-    GoodsListed,
-    GoodsPurchased,
     PurchaseCancelled,
-    StockAdjusted,
-    StockReceived,
-    UserClosed,
-    UserRegistered,
 )
 from ledger.domain.goods import Goods, purchase_key
 from ledger.domain.outcome import Outcome, Rejection
@@ -35,6 +29,10 @@ from ledger.errors import Park
 from ledger.store import cancellation, dead_letter, event, gap, processed_message
 from ledger.store.journal import Head
 from ledger.store.processed_message import Processed
+
+APPLIED, REJECTED, DUPLICATE, CONFLICT, DEAD = (
+    Outcome  # to look one up on its class takes as long as to decide
+)
 
 
 @dataclass
@@ -59,10 +57,8 @@ class Work:
     # what was read without a lock: guarded by the catalogue counter
     read_users: set[str] = field(default_factory=set)
     missing_goods: set[str] = field(default_factory=set)
-    # what was changed
-    _users: set[str] = field(default_factory=set)
-    _goods: set[str] = field(default_factory=set)
-    _listed: set[str] = field(default_factory=set)
+    before: State = field(default_factory=State)
+    """The state as it was read; what is another object in `state` was changed."""
     events: list[tuple[Place, MessageKey, AnyEvent]] = field(default_factory=list)
     # rows, as (primary key, line)
     register: list[tuple[str, str, str]] = field(default_factory=list)
@@ -96,14 +92,14 @@ class Work:
         if not isinstance(request, Request):
             row = dead_letter.line(self.entry, self.batch.lane, delivery.offset, request, delivery.record)
             self.dead.append(row)
-            return Outcome.DEAD
+            return DEAD
         first = self.known.get(request.key)
         if first is None:
             return self._first_time(delivery.offset, request)
         if first.fingerprint == request.fingerprint:
-            return Outcome.DUPLICATE
+            return DUPLICATE
         self.conflicts.append((delivery, request, first))
-        return Outcome.CONFLICT
+        return CONFLICT
 
     def _first_time(self, offset: int, request: Request) -> Outcome:
         try:
@@ -111,49 +107,38 @@ class Work:
         except Exception as error:
             what = f"deciding offset {offset} of {self.batch.lane} failed: {error!r}"
             raise Park(what, reason="bug") from error
-        key, version, reason = request.key, None, None
+        key = request.key
         if isinstance(decision, Rejection):
-            reason = decision.reason.value
+            processed = Processed(request.fingerprint, decision.reason.value, None, self.entry, offset)
         else:
-            version = self._take(key, decision)
-        processed = Processed(request.fingerprint, reason, version, self.entry, offset)
+            place = evolve(self.state, key, decision)
+            self.events.append((place, key, decision))
+            if isinstance(decision, PurchaseCancelled):
+                row = cancellation.line(self.entry, decision)
+                self.cancelled.append((decision.purchase_id, decision.purchase_source, row))
+            processed = Processed(request.fingerprint, None, place.version, self.entry, offset)
         self.known[key] = processed
         self.register.append((key.id, key.source, processed_message.line(key, processed)))
-        return processed.outcome
-
-    def _take(self, key: MessageKey, happened: AnyEvent) -> int:
-        """Take the event into the batch's state and rows; returns its version."""
-        place = evolve(self.state, key, happened)
-        self.events.append((place, key, happened))
-        match happened:
-            case GoodsPurchased() | StockReceived() | StockAdjusted():
-                self._goods.add(happened.goods_id)
-            case PurchaseCancelled():
-                self._goods.add(happened.goods_id)
-                row = cancellation.line(self.entry, happened)
-                self.cancelled.append((happened.purchase_id, happened.purchase_source, row))
-            case GoodsListed():
-                self._listed.add(happened.goods_id)
-            case UserRegistered() | UserClosed():
-                self._users.add(happened.user_id)
-        return place.version
+        return APPLIED if processed.reason is None else REJECTED
 
     @property
     def bumps_catalogue(self) -> bool:
         """Whether it registers, closes or lists: what others may have read without a lock."""
-        return bool(self._users or self._listed)
+        return bool(self.changed_users() or self.listed_stock())
 
     def changed_stock(self) -> dict[str, Goods]:
         """The new state of the goods that have a row."""
-        return {goods_id: self.state.goods[goods_id] for goods_id in self._goods - self._listed}
+        before = self.before.goods
+        return {id_: goods for id_, goods in self.state.goods.items() if before.get(id_, goods) is not goods}
 
     def listed_stock(self) -> dict[str, Goods]:
         """The state of the goods that were listed in this batch."""
-        return {goods_id: self.state.goods[goods_id] for goods_id in self._listed}
+        return {id_: goods for id_, goods in self.state.goods.items() if id_ not in self.before.goods}
 
     def changed_users(self) -> dict[str, User]:
         """The new state of the users that were registered or closed."""
-        return {user_id: self.state.users[user_id] for user_id in self._users}
+        before = self.before.users
+        return {id_: user for id_, user in self.state.users.items() if before.get(id_) is not user}
 
     def guarded(self) -> tuple[dict[str, User | None], set[str]]:
         """The users as they were read (None: not there), and the goods that weren't there.
@@ -161,8 +146,9 @@ class Work:
         Without those that this batch changed: a rival who changed them too collides with it on the primary
         key of the event.
         """
-        users = {user_id: self.state.users.get(user_id) for user_id in self.read_users - self._users}
-        return users, self.missing_goods - self._listed
+        changed = self.changed_users()
+        users = {id_: self.before.users.get(id_) for id_ in self.read_users if id_ not in changed}
+        return users, self.missing_goods.difference(self.state.goods)
 
     def event_rows(self) -> list[tuple[str, int, str]]:
         """The rows of the events, as (primary key, line), by ordinal."""

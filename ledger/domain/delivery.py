@@ -4,9 +4,10 @@ A lane is a named, numbered source whose records carry rising offsets; that it i
 is the edges' business. `offset` in `next_offset` is always the next one to read.
 """
 
+import marshal
 from typing import NamedTuple
 
-from msgspec import Struct, msgpack
+from msgspec import Struct
 
 from ledger.domain.commands import MessageKey
 from ledger.domain.slim import AnyCommand
@@ -39,7 +40,7 @@ class Bad(NamedTuple):
     detail: str
 
 
-class Record(Struct, frozen=True, gc=False, array_like=True):
+class Record(Struct, frozen=True, gc=False):
     """A record as it was delivered, byte for byte."""
 
     key: bytes | None
@@ -64,16 +65,12 @@ class Delivery(Struct, frozen=True, gc=False):
     @property
     def record(self) -> Record:
         """The record as it was delivered."""
-        return _unpack(self.packed)
+        return Record(*marshal.loads(self.packed))
 
 
 def pack(key: bytes | None, value: bytes | None, headers: Headers | None) -> bytes:
     """A record's parts as a `Delivery` carries them, within this process."""
-    return _pack((key, value, headers))
-
-
-_pack = msgpack.Encoder().encode
-_unpack = msgpack.Decoder(Record).decode
+    return marshal.dumps((key, value, headers), 2)  # later versions look for objects that occur twice
 
 
 class Gap(NamedTuple):

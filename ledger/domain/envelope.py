@@ -97,12 +97,14 @@ def fingerprint(key: MessageKey, command: AnyCommand | slim.AnyCommand) -> bytes
 
 
 def _fingerprint(key: MessageKey, command: slim.AnyCommand, payload: bytes) -> bytes:
-    if isinstance(command, slim.CancelPurchase) and command.purchase_source == key.source:
+    if type(command) is slim.CancelPurchase and command.purchase_source == key.source:
         payload = canonical(replace(command, purchase_source=None))  # its default: left out
-    return hashlib.sha256(_FINGERPRINTED[command.NAME] + payload).digest()[:16]
+    sha = _FINGERPRINTED[command.NAME].copy()
+    sha.update(payload)
+    return sha.digest()[:16]
 
 
-_FINGERPRINTED = {name: f"{TYPE_PREFIX}{name}\n".encode() for name in COMMANDS}
+_FINGERPRINTED = {name: hashlib.sha256(f"{TYPE_PREFIX}{name}\n".encode()) for name in COMMANDS}
 
 
 def parse_fields(text: str) -> dict[str, Any]:

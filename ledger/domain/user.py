@@ -1,13 +1,13 @@
 """One user: registered once, closed once, never registered again."""
 
-from typing import NamedTuple
+from msgspec import Struct
 
 from ledger.domain.events import UserClosed, UserEvent, UserRegistered
 from ledger.domain.outcome import Reason, Rejection
 from ledger.domain.slim import RegisterUser, UserCommand
 
 
-class User(NamedTuple):
+class User(Struct, frozen=True, gc=False):
     """What `decide` knows of a user. Version 0: never registered."""
 
     version: int = 0

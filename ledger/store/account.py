@@ -3,9 +3,12 @@
 from collections.abc import Iterable, Mapping
 
 from ledger.domain.user import User
+from ledger.store.copy import texts
 from ledger.store.database import Connection
 
-READ = "SELECT user_id, version, closed FROM ledger.account WHERE user_id = ANY(%s)"
+READ = """
+SELECT user_id, version, closed FROM ledger.account WHERE user_id = ANY(string_to_array(%s, E'\\n'))
+"""
 # Sorted, so that two batches that register the same users wait for each other instead of deadlocking.
 WRITE = """
 INSERT INTO ledger.account (user_id, version, closed)
@@ -17,7 +20,7 @@ ON CONFLICT (user_id) DO UPDATE SET version = excluded.version, closed = exclude
 
 def read(conn: Connection, user_ids: Iterable[str]) -> dict[str, User]:
     """The users that were ever registered."""
-    rows = conn.execute(READ, (list(user_ids),), binary=True)
+    rows = conn.execute(READ, (texts(user_ids),), binary=True)
     return {user_id: User(version, closed) for user_id, version, closed in rows}
 
 

@@ -5,7 +5,7 @@ prints a stored row back as the same line (`COPY ... TO STDOUT`), so `verify` co
 second encoding. Source of the format: PostgreSQL 18, COPY, "Text Format"; arrays: 8.15.6.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, LiteralString
 
@@ -50,6 +50,14 @@ def receive(
             stored = bytes(row)
             found.setdefault(int(stored[: stored.index(b"\t")]), []).append(stored)
     return found
+
+
+def texts(values: Iterable[str]) -> str:
+    """Ids or numbers as one parameter, for `string_to_array(%s, E'\\n')`: none is empty or holds a line feed.
+
+    (A list's elements cost the driver 1.5 us each.)
+    """
+    return "\n".join(values)
 
 
 def visible(text: str) -> str:

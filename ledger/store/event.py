@@ -32,12 +32,12 @@ PLACE = "SELECT stream, version FROM ledger.events WHERE position = %s AND sourc
 
 def line(entry: int, ordinal: int, place: Place, key: MessageKey, event: AnyEvent) -> str:
     """The event's row."""
+    user_id = getattr(event, "user_id", "")
     row = (
         f"{entry}\t{ordinal}\t{place.stream}\t{place.version}\t{event.TYPE}\t{payload(event).decode()}\t"
-        f"{event.stock_delta}\t{key.source}\t{key.id}\t"
+        f"{event.stock_delta}\t{key.source}\t{key.id}\t{user_id}"
     )
-    user_id = getattr(event, "user_id", None)
-    return f"{copy.visible(row)}{copy.NULL if user_id is None else copy.visible(user_id)}\n"
+    return f"{copy.visible(row)}{'' if user_id else copy.NULL}\n"
 
 
 def find_purchases(conn: Connection, wanted: Sequence[tuple[MessageKey, str]]) -> dict[MessageKey, Purchase]:

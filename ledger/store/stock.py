@@ -5,22 +5,29 @@ from typing import NamedTuple
 
 from ledger.domain.goods import Goods
 from ledger.errors import Defect
+from ledger.store.copy import texts
 from ledger.store.database import Connection
 
 # In sorted order: two batches that share goods lock them in the same order and can't deadlock.
 LOCK = """
-SELECT goods_id FROM ledger.stock WHERE generation = %s AND goods_id = ANY(%s) ORDER BY goods_id FOR UPDATE
+SELECT goods_id FROM ledger.stock
+WHERE generation = %s AND goods_id = ANY(string_to_array(%s, E'\\n')) ORDER BY goods_id FOR UPDATE
 """
-READ = "SELECT goods_id, version, on_hand FROM ledger.stock WHERE generation = %s AND goods_id = ANY(%s)"
+READ = """
+SELECT goods_id, version, on_hand FROM ledger.stock
+WHERE generation = %s AND goods_id = ANY(string_to_array(%s, E'\\n'))
+"""
 UPDATE = """
 UPDATE ledger.stock s SET version = n.version, on_hand = n.on_hand
-FROM unnest(%s::text[], %s::bigint[], %s::bigint[]) AS n (goods_id, version, on_hand)
+FROM unnest(string_to_array(%s, E'\\n'), string_to_array(%s, E'\\n')::bigint[],
+            string_to_array(%s, E'\\n')::bigint[]) AS n (goods_id, version, on_hand)
 WHERE s.generation = %s AND s.goods_id = n.goods_id
 """
 INSERT = """
 INSERT INTO ledger.stock (generation, goods_id, version, on_hand)
 SELECT %s, n.goods_id, n.version, n.on_hand
-FROM unnest(%s::text[], %s::bigint[], %s::bigint[]) AS n (goods_id, version, on_hand) ORDER BY n.goods_id
+FROM unnest(string_to_array(%s, E'\\n'), string_to_array(%s, E'\\n')::bigint[],
+            string_to_array(%s, E'\\n')::bigint[]) AS n (goods_id, version, on_hand) ORDER BY n.goods_id
 """
 LEVEL = "SELECT goods_id, on_hand, version FROM ledger.stock_levels WHERE goods_id = %s"
 
@@ -45,7 +52,7 @@ def lock(conn: Connection, generation: int, goods_ids: Iterable[str]) -> set[str
     Only these may be read afterwards: a row that is committed between the two statements is seen by the
     second and held by neither.
     """
-    return {goods_id for (goods_id,) in conn.execute(LOCK, (generation, list(goods_ids)))}
+    return {goods_id for (goods_id,) in conn.execute(LOCK, (generation, texts(goods_ids)))}
 
 
 def read(conn: Connection, generation: int, goods_ids: Iterable[str]) -> dict[str, Goods]:
@@ -53,7 +60,7 @@ def read(conn: Connection, generation: int, goods_ids: Iterable[str]) -> dict[st
 
     The locking statement itself may return a row as it was before the wait for its lock.
     """
-    rows = conn.execute(READ, (generation, list(goods_ids)), binary=True)
+    rows = conn.execute(READ, (generation, texts(goods_ids)), binary=True)
     return {goods_id: Goods(version, on_hand) for goods_id, version, on_hand in rows}
 
 
@@ -72,5 +79,6 @@ def insert(conn: Connection, generation: int, goods: Mapping[str, Goods]) -> Non
         conn.execute(INSERT, (generation, *_columns(goods)))
 
 
-def _columns(goods: Mapping[str, Goods]) -> tuple[list[str], list[int], list[int]]:
-    return list(goods), [g.version for g in goods.values()], [g.on_hand for g in goods.values()]
+def _columns(goods: Mapping[str, Goods]) -> tuple[str, str, str]:
+    versions, on_hand = ([str(g.version) for g in goods.values()], [str(g.on_hand) for g in goods.values()])
+    return texts(goods), texts(versions), texts(on_hand)

@@ -29,6 +29,7 @@ from ledger.store import (
     processed_message,
     stock,
 )
+from ledger.store.copy import texts
 
 SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|MERGE|WITH|COPY|CREATE|SAVEPOINT)\b")
 COPY_OUT = re.compile(r"^\s*COPY \((.*)\) TO STDOUT\s*$", re.DOTALL)
@@ -157,13 +158,14 @@ def hot(size: int) -> dict[str, tuple[str, object, int]]:
     page = check.Page(middle, middle + 1, middle, middle + 1)._asdict()
     fresh = [f"id-{n:08d}-new" for n in some]
     entry = Range(middle + 1, middle + 1, middle + 1, middle + 1, 100).parameters(1)
+    changed = [texts(goods), texts(["2"] * 100), texts(["5"] * 100), 1]
     return {
-        "register: known keys": (processed_message.PROBE, [ids], 400),
-        "register: fresh keys": (processed_message.PROBE, [fresh], 400),
-        "stock: lock": (stock.LOCK, [1, goods], 700),
-        "stock: read": (stock.READ, [1, goods], 400),
-        "stock: update": (stock.UPDATE, [goods, [2] * 100, [5] * 100, 1], 900),
-        "account: read": (account.READ, [users], 400),
+        "register: known keys": (processed_message.PROBE, [texts(ids)], 400),
+        "register: fresh keys": (processed_message.PROBE, [texts(fresh)], 400),
+        "stock: lock": (stock.LOCK, [1, texts(goods)], 700),
+        "stock: read": (stock.READ, [1, texts(goods)], 400),
+        "stock: update": (stock.UPDATE, changed, 900),
+        "account: read": (account.READ, [texts(users)], 400),
         "event: purchases": (event.PURCHASES, columns, 1200),
         "lane: advance": (lane.ADVANCE, [1, "t", 0, 0, 0], 40),
         "outcome by id": (processed_message.OUTCOMES, {"id": ids[50], "source": None}, 10),
@@ -181,7 +183,7 @@ def hot(size: int) -> dict[str, tuple[str, object, int]]:
         "cancellations of a page": (check_messages.CANCELLATIONS, page, 240),
         "message keys of a page": (check_messages.ONCE, page, 1000),
         "buyers of a page": (check_messages.BUYERS, page, 2000),
-        "stock: fold of an entry": (projected_stock.APPLY, entry, 900),
+        "stock: fold of an entry": (projected_stock.APPLY, entry, 1200),
         "stock: keys of an entry": (projected_stock.KEYS, entry, 400),
         "purchases_by_user: fold of an entry": (purchases_by_user.APPLY, entry, 1800),
         "purchases_by_user: keys of an entry": (purchases_by_user.KEYS, entry, 400),
