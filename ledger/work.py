@@ -16,13 +16,7 @@ from ledger.domain.events import (
 from ledger.domain.goods import Goods, purchase_key
 from ledger.domain.outcome import Outcome, Rejection
 from ledger.domain.slim import (
-    AdjustStock,
     CancelPurchase,
-    CloseUser,
-    ListGoods,
-    PurchaseGoods,
-    ReceiveStock,
-    RegisterUser,
 )
 from ledger.domain.user import User
 from ledger.errors import Park
@@ -73,17 +67,13 @@ class Work:
             request = delivery.content
             if not isinstance(request, Request) or request.key in self.known:
                 continue
-            match request.command:
-                case PurchaseGoods() as command:
-                    needs.users.add(command.user_id)
-                    needs.goods.add(command.goods_id)
-                case CancelPurchase() as command:
-                    needs.purchases.append((purchase_key(command, request.key), command.goods_id))
-                    needs.goods.add(command.goods_id)
-                case ReceiveStock() | AdjustStock() | ListGoods() as command:
-                    needs.goods.add(command.goods_id)
-                case RegisterUser() | CloseUser() as command:
-                    needs.users.add(command.user_id)
+            command = request.command
+            if user_id := getattr(command, "user_id", None):
+                needs.users.add(user_id)
+            if goods_id := getattr(command, "goods_id", None):
+                needs.goods.add(goods_id)
+            if isinstance(command, CancelPurchase):
+                needs.purchases.append((purchase_key(command, request.key), command.goods_id))
         return needs
 
     def decide(self, delivery: Delivery) -> Outcome:

@@ -39,32 +39,30 @@ class Place(Struct, frozen=True, gc=False):
 
 def decide(state: State, request: Request) -> AnyEvent | Rejection:
     """The event that the request causes in this state, or why there is none."""
-    match request.command:
-        case PurchaseGoods() as command:
-            buyer = state.users.get(command.user_id, UNKNOWN)
-            return goods_aggregate.purchase(_goods(state, command.goods_id), command, buyer)
-        case CancelPurchase() as command:
-            key = goods_aggregate.purchase_key(command, request.key)
-            goods, purchase = _goods(state, command.goods_id), state.purchases.get(key)
-            return goods_aggregate.cancel(goods, command, key, purchase)
-        case RegisterUser() | CloseUser() as command:
-            return user_aggregate.decide(state.users.get(command.user_id, UNKNOWN), command)
-        case command:
-            return goods_aggregate.decide(_goods(state, command.goods_id), command)
+    command = request.command
+    if isinstance(command, PurchaseGoods):  # (a class pattern takes three times as long)
+        buyer = state.users.get(command.user_id, UNKNOWN)
+        return goods_aggregate.purchase(_goods(state, command.goods_id), command, buyer)
+    if isinstance(command, CancelPurchase):
+        key = goods_aggregate.purchase_key(command, request.key)
+        goods, purchase = _goods(state, command.goods_id), state.purchases.get(key)
+        return goods_aggregate.cancel(goods, command, key, purchase)
+    if isinstance(command, RegisterUser | CloseUser):
+        return user_aggregate.decide(state.users.get(command.user_id, UNKNOWN), command)
+    return goods_aggregate.decide(_goods(state, command.goods_id), command)
 
 
 def evolve(state: State, key: MessageKey, event: AnyEvent) -> Place:
     """Take the event of the command `key` into the state, and say where it stands."""
-    match event:
-        case GoodsPurchased():
-            state.purchases[key] = Purchase(event.goods_id, event.user_id, event.quantity)
-        case PurchaseCancelled():
-            bought = MessageKey(event.purchase_source, event.purchase_id)
-            state.purchases[bought] = Purchase(event.goods_id, event.user_id, event.quantity, cancelled=True)
-        case UserRegistered() | UserClosed():
-            user = user_aggregate.evolve(state.users.get(event.user_id, UNKNOWN), event)
-            state.users[event.user_id] = user
-            return Place(user_aggregate.stream(event.user_id), user.version)
+    if isinstance(event, GoodsPurchased):
+        state.purchases[key] = Purchase(event.goods_id, event.user_id, event.quantity)
+    elif isinstance(event, PurchaseCancelled):
+        bought = MessageKey(event.purchase_source, event.purchase_id)
+        state.purchases[bought] = Purchase(event.goods_id, event.user_id, event.quantity, cancelled=True)
+    elif isinstance(event, UserRegistered | UserClosed):
+        user = user_aggregate.evolve(state.users.get(event.user_id, UNKNOWN), event)
+        state.users[event.user_id] = user
+        return Place(user_aggregate.stream(event.user_id), user.version)
     goods = goods_aggregate.evolve(_goods(state, event.goods_id), event)
     state.goods[event.goods_id] = goods
     return Place(goods_aggregate.stream(event.goods_id), goods.version)
