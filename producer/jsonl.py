@@ -6,16 +6,18 @@ a value, `BadLine`, that says where it is wrong and never quotes what it says el
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from ledger.domain.commands import COMMANDS, AnyCommand, MessageKey, is_key_part
 from ledger.domain.envelope import MODELS, parse_fields, validate
-from producer.lines import LINE_MAX, Line
-from producer.quick import Ready, quick
+from producer.lines import LINE_MAX, Block, Line
+from producer.quick import Ready, quick, quick_lines
 
 QUOTE_MAX = 200
+APART = 8
+"""So few lines are judged one by one where they aren't all plain."""
 
 
 class Item(NamedTuple):
@@ -49,8 +51,27 @@ class BadLine(NamedTuple):
         return f"{self.file}:{self.line}:{self.column} {what}"
 
 
-def read(file: str, line: Line, source: str) -> Ready | BadLine:
-    """What `parse` says of a line, ready to be sent, and without it where the line is plain."""
+def read(file: str, block: Block, source: str) -> Iterable[tuple[Line, Ready | BadLine]]:
+    """Each line with what `parse` says of it, ready to be sent; without it where the lines are plain."""
+    if plain := quick_lines(block.text, source):
+        return zip(block.lines(), plain.ready(source), strict=True)
+    return _read(file, [*block.lines()], source)
+
+
+def _read(file: str, lines: list[Line], source: str) -> Iterator[tuple[Line, Ready | BadLine]]:
+    """The same by halves, so that an odd line costs its neighbours little."""
+    if len(lines) <= APART:
+        for line in lines:
+            yield line, _read_one(file, line, source)
+    elif plain := quick_lines(b"\n".join([line.text for line in lines]) + b"\n", source):
+        yield from zip(lines, plain.ready(source), strict=True)
+    else:
+        middle = len(lines) // 2
+        yield from _read(file, lines[:middle], source)
+        yield from _read(file, lines[middle:], source)
+
+
+def _read_one(file: str, line: Line, source: str) -> Ready | BadLine:
     if ready := quick(line.text, source):
         return ready
     item = parse(file, line, source)

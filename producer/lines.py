@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,8 +18,8 @@ LINE_MAX = 1024 * 1024
 """The longest line, in bytes without its end. A valid command needs less than 4 KiB."""
 KEPT_MAX = LINE_MAX + 2
 """What is kept of a longer line: enough for the longest with a CR, and to see that it is longer."""
-BLOCK = 64 * 1024
-"""How much of the input is read at once, in bytes."""
+BLOCK = 16 * 1024
+"""How much of the input is read and judged at once, in bytes."""
 STDIN = Path("-")
 
 
@@ -38,6 +39,37 @@ class Line(Struct, frozen=True, gc=False):
     text: bytes
     start: int
     end: int
+
+
+class Block(Struct, frozen=True, gc=False):
+    """Whole lines in a row: the number of the first, where it starts, and their bytes with their ends.
+
+    Only the last line of the input may lack its end. `cut` counts what the first line has beyond the limit
+    and `text` therefore lacks.
+    """
+
+    number: int
+    start: int
+    text: bytes
+    cut: int
+
+    @property
+    def end(self) -> int:
+        """Where the next one starts."""
+        return self.start + len(self.text) + self.cut
+
+    def end_of(self, count: int) -> int:
+        """Where the line ends that is the `count`-th of those that aren't blank."""
+        return next(islice(self.lines(), count - 1, None)).end
+
+    def lines(self) -> Iterator[Line]:
+        """Those that aren't blank."""
+        start, end, cut = self.start, self.end, self.cut
+        for number, raw in enumerate(self.text.split(b"\n"), self.number):
+            after = start + len(raw) + cut + 1
+            if text := _content(raw):
+                yield Line(number, text, start, after if after < end else end)
+            start, cut = after, 0
 
 
 @contextmanager
@@ -69,28 +101,33 @@ def _open(path: Path) -> AbstractContextManager[BinaryIO]:
 
 
 def read_lines(file: BinaryIO, end: int) -> Iterator[Line]:
-    """The lines that aren't blank among the first `end` bytes.
+    """The lines that aren't blank among the first `end` bytes. Raises what `read_blocks` raises."""
+    for block in read_blocks(file, end):
+        yield from block.lines()
+
+
+def read_blocks(file: BinaryIO, end: int) -> Iterator[Block]:
+    """The first `end` bytes.
 
     What is appended meanwhile waits for the next run. Raises BadInput if the file is cut short meanwhile.
     """
     file.seek(0)
-    number = start = read = dropped = 0
-    rest = b""  # the line whose end isn't read yet, without the `dropped` bytes that are past the limit
+    number, start, read = 1, 0, 0
+    rest, cut = b"", 0  # the line whose end isn't read yet, without the `cut` bytes that are past the limit
     while read < end:
-        block = _some(file.read(min(BLOCK, end - read)))
-        read += len(block)
-        *whole, rest = (rest + block).split(b"\n")
-        for raw in whole:
-            number += 1
-            after = start + len(raw) + dropped + 1
-            if text := _content(raw):
-                yield Line(number, text, start, after)
-            start, dropped = after, 0
+        piece = _some(file.read(min(BLOCK, end - read)))
+        read += len(piece)
+        text = rest + piece
+        whole = text.rfind(b"\n") + 1
+        if whole:
+            yield (block := Block(number, start, text[:whole], cut))
+            number, start, cut = number + text.count(b"\n"), block.end, 0
+        rest = text[whole:]
         if len(rest) > KEPT_MAX:
-            dropped += len(rest) - KEPT_MAX
+            cut += len(rest) - KEPT_MAX
             rest = rest[:KEPT_MAX]
-    if text := _content(rest):
-        yield Line(number + 1, text, start, end)
+    if rest:
+        yield Block(number, start, rest, cut)
 
 
 def _content(raw: bytes) -> bytes:

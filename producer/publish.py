@@ -5,38 +5,20 @@ after whatever happened, a SIGKILL included: each line goes out under the id tha
 """
 
 import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import BinaryIO, NamedTuple, Self
 
-from ledger.errors import BadSettings
 from producer.jsonl import BadLine, read
-from producer.lines import STDIN, BadInput, Line, copy_verbatim, is_kept, open_input, read_lines
-from producer.publisher import Publisher, Tally
-from producer.quick import Ready
+from producer.lines import STDIN, BadInput, Block, Line, copy_verbatim, is_kept, open_input, read_blocks
+from producer.progress import Meter, Progress
+from producer.publisher import Publisher
+from producer.quick import Ready, quick_lines
+from producer.sending import Pace, send
 from producer.sidecar import Remembered, Sidecar
-
-PROGRESS_INTERVAL_S = 0.1
-INTERRUPTED_FLUSH_S = 5.0
-"""How long an interrupted run waits for the acknowledgements of what it has sent."""
-PACE_POLL_S = 0.1
-BURST_S = 0.1
-"""How far a paced run may fall behind before it gives the lost time up."""
-
-
-class Progress(NamedTuple):
-    """How far a pass is: `check` or `publish`, in lines and in bytes of the input."""
-
-    phase: str
-    lines: int
-    bytes_done: int
-    bytes_total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +65,7 @@ def publish_lines(
     with a remembered id was edited: nothing was published then. Otherwise what `Publisher.check` raises.
     """
     started = time.monotonic()
-    pace = _Pace(rate, publisher)
+    pace = Pace(rate, publisher)
     with open_input(path) as file:
         ids = ids or _ids_beside(path)
         rejected = _place_of_rejects(path, rejected) if skip_bad else None
@@ -102,7 +84,8 @@ def publish_lines(
         good = lines - rejects.count
         before = after = publisher.tally
         if good and not dry_run:
-            after = _send(feed, publisher, Remembered(ids, feed.name), pace, skip_bad=skip_bad)
+            commands = _commands(feed, Remembered(ids, feed.name), skip_bad=skip_bad)
+            after = send(commands, publisher, pace)
     published = after.acknowledged - before.acknowledged
     return Published(
         lines=lines,
@@ -125,16 +108,6 @@ class _Input(NamedTuple):
     size: int
     source: str
     progress: Callable[[Progress], None]
-
-    def items(self, phase: str) -> Iterator[tuple[Line, Ready | BadLine]]:
-        """Each line with what it says, in a pass over the whole input."""
-        count, due = 0, 0.0
-        for count, line in enumerate(read_lines(self.file, self.size), 1):
-            yield line, read(self.name, line, self.source)
-            if (now := time.monotonic()) >= due:
-                due = now + PROGRESS_INTERVAL_S
-                self.progress(Progress(phase, count, line.end, self.size))
-        self.progress(Progress(phase, count, self.size, self.size))
 
 
 class _Rejects:
@@ -169,76 +142,56 @@ class _Rejects:
 
 def _judge(feed: _Input, sidecar: Sidecar, rejects: _Rejects) -> int:
     """The first pass; returns the number of lines."""
-    lines = 0
-    for line, item in feed.items("check"):
-        lines += 1
-        if isinstance(item, BadLine):
-            rejects.add(line, item)
-        elif item.id is None:
-            sidecar.remember(line, item.source)
+    meter, lines = Meter(feed.progress, feed.size, "check"), 0
+    for block in read_blocks(feed.file, feed.size):
+        if meter.is_due:
+            meter.tell(lines, block.start)
+        plain = quick_lines(block.text, feed.source)
+        if plain and plain.have_ids:
+            lines += len(plain.ids)
+            continue
+        for line, item in read(feed.name, block, feed.source):
+            lines += 1
+            if isinstance(item, BadLine):
+                rejects.add(line, item)
+            elif item.id is None:
+                sidecar.remember(line, item.source)
+    meter.end(lines)
     return lines
 
 
-def _send(feed: _Input, publisher: Publisher, ids: Remembered, pace: "_Pace", *, skip_bad: bool) -> Tally:
-    """The second pass; all is acknowledged unless it was interrupted."""
-    publisher.connect()
-    with _flag_on_signal() as stop:
-        for line, item in feed.items("publish"):
-            if isinstance(item, BadLine):
-                if skip_bad:
-                    continue
+def _commands(feed: _Input, remembered: Remembered, *, skip_bad: bool) -> Iterator[tuple[Ready, str]]:
+    """The second pass: what is to be sent, in order, each with its id."""
+    meter, lines = Meter(feed.progress, feed.size, "publish"), 0
+    for block in read_blocks(feed.file, feed.size):
+        plain = quick_lines(block.text, feed.source)
+        if plain and plain.have_ids:
+            commands: Iterable[tuple[Ready, str] | None] = plain.commands(feed.source)
+        else:
+            commands = _one_by_one(feed, block, remembered, skip_bad=skip_bad)
+        count = 0
+        for count, command in enumerate(commands, 1):
+            if command:
+                yield command
+            if meter.is_due:
+                meter.tell(lines + count, block.end_of(count))
+        lines += count
+    meter.end(lines)
+
+
+def _one_by_one(
+    feed: _Input, block: Block, remembered: Remembered, *, skip_bad: bool
+) -> Iterator[tuple[Ready, str] | None]:
+    """Those of a block, a line at a time; None for a bad line."""
+    for line, item in read(feed.name, block, feed.source):
+        if isinstance(item, BadLine):
+            if not skip_bad:
                 raise _changed(feed.name, line)
-            id = item.id or ids.find(line, item.source)
-            if id is None:
-                raise _changed(feed.name, line)
-            pace.wait(stop)
-            if stop.is_set():
-                break
-            publisher.post(item, id)
-        tally = publisher.flush(INTERRUPTED_FLUSH_S if stop.is_set() else None)
-    if not stop.is_set():
-        publisher.check()
-    return tally
-
-
-class _Pace:
-    """Keeps to a rate without bursts: time lost to a slow broker isn't caught up."""
-
-    def __init__(self, rate: float | None, publisher: Publisher) -> None:
-        if rate is not None and rate <= 0:
-            raise BadSettings("the rate must be more than 0 commands a second")
-        self._interval_s = 1 / rate if rate else 0.0
-        self._publisher = publisher
-        self._due = 0.0
-
-    def wait(self, stop: threading.Event) -> None:
-        if not self._interval_s:
-            return
-        while (left_s := self._due - time.monotonic()) > 0 and not stop.is_set():
-            self._publisher.poll(min(left_s, PACE_POLL_S))
-        now = time.monotonic()
-        self._due = (self._due if self._due > now - BURST_S else now) + self._interval_s
-
-
-@contextmanager
-def _flag_on_signal() -> Iterator[threading.Event]:
-    # An exception out of a signal handler can strike inside a delivery callback, whose report would be lost.
-    stop = threading.Event()
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():  # whoever asks twice means it
-            raise KeyboardInterrupt
-        stop.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+            yield None
+        elif id := item.id or remembered.find(line, item.source):
+            yield item, id
+        else:
+            raise _changed(feed.name, line)
 
 
 def _name(path: Path) -> str:

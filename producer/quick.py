@@ -5,6 +5,7 @@ null; types and bounds are those of the commands' own models. All that the model
 true of such a line (visible characters, NFC, no NUL, not 0): a test holds the list of those demands.
 """
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Annotated, Any, NamedTuple, Self, Union
 
@@ -31,35 +32,75 @@ class Ready(Struct, frozen=True, gc=False):
         return cls(source, id, command.NAME, record_key(command), canonical(command))
 
 
+class Plain(NamedTuple):
+    """Plain lines in a row: their fields, and their canonical form."""
+
+    fields: list[Any]
+    text: bytes
+
+    @property
+    def ids(self) -> list[Any]:
+        """Of each line; None where it leaves it to the sidecar."""
+        return [each.id for each in self.fields]
+
+    @property
+    def have_ids(self) -> bool:
+        """Whether no line leaves its id to the sidecar."""
+        return None not in self.ids
+
+    def commands(self, default_source: str) -> Iterator[tuple[Ready, Any]]:
+        """What the authority makes of each line, and its id."""
+        return zip(self.ready(default_source), self.ids, strict=True)
+
+    def ready(self, default_source: str) -> Iterator[Ready]:
+        """What the authority makes of each line."""
+        forms = _forms().by_type
+        for each, text in zip(self.fields, self.text.split(b"\n"), strict=False):
+            name, key_field, head = forms[type(each)]
+            id, source = each.id, each.source
+            if id is not None:
+                head += _ID_SIZE + len(id)
+            if source is not None:
+                head += _SOURCE_SIZE + len(source)
+            yield Ready(source or default_source, id, name, getattr(each, key_field), b"{" + text[head:])
+
+
 def quick(text: bytes, default_source: str) -> Ready | None:
     """What the authority makes of a plain line; None: ask the authority."""
+    if len(text) > LINE_MAX:
+        return None
+    plain = quick_lines(text.strip(b" \t\r") + b"\n", default_source)
+    return next(plain.ready(default_source)) if plain else None
+
+
+def quick_lines(text: bytes, default_source: str) -> Plain | None:
+    """The lines of a text, each with its end, if all are plain; None: ask about each of them."""
     # This spares the rules on characters. (Integers: to look for `b"..."` takes ten times as long.)
     if not text.isascii() or _BACKSLASH in text or _DELETE in text or len(text) > LINE_MAX:
         return None
-    forms = _forms()
     try:
-        fields = forms.decode(text)
+        fields = _forms().decode(text)
     except MsgspecError:
         return None
     plain = _encode(fields)
-    # As many colons as in the plain form: no key is repeated, none is null.
-    if _SPACE in plain or (plain != text and plain.count(b":") != text.count(b":")):
+    if _SPACE in plain or not (plain == text or _is_alike(plain, text, len(fields))):
         return None
-    id, source = fields.id, fields.source or default_source
-    if not source:
-        return None
-    form = forms.by_type[type(fields)]
-    head = form.head_size
-    if id is not None:
-        head += _ID_SIZE + len(id)
-    if fields.source is not None:
-        head += _SOURCE_SIZE + len(source)
-    return Ready(source, id, form.name, getattr(fields, form.key_field), b"{" + plain[head:])
+    have_source = default_source or None not in [each.source for each in fields]
+    return Plain(fields, plain) if have_source else None
+
+
+def _is_alike(plain: bytes, text: bytes, objects: int) -> bool:
+    """Whether the text says the same as its plain form, each line for itself."""
+    # Each line ends an object (a line's end inside a value would be no JSON), and there are as many of both:
+    # so none goes over two lines, none shares a line, no line is blank. As many colons as in the plain form:
+    # no key is repeated, none is null.
+    one_each = text.count(b"}\n") + text.count(b"}\r\n") == text.count(b"\n") == objects
+    return one_each and plain.count(b":") == text.count(b":")
 
 
 _SPACE, _BACKSLASH, _DELETE = b" \\\x7f"
 _ID_SIZE, _SOURCE_SIZE = len('"id":"",'), len('"source":"",')
-_encode = Encoder().encode
+_encode = Encoder().encode_lines
 
 
 class _Fields(
@@ -90,7 +131,7 @@ def _forms() -> _Forms:
         for name, model in COMMANDS.items()
     )
     any_of: Any = Union[tuple(types)]  # noqa: UP007 (a union of a list)
-    return _Forms(Decoder(any_of).decode, dict(zip(types, forms, strict=True)))
+    return _Forms(Decoder(any_of).decode_lines, dict(zip(types, forms, strict=True)))
 
 
 def _fields_of(model: type[AnyCommand]) -> type[Struct]:

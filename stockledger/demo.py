@@ -29,7 +29,8 @@ from ledger.domain.outcome import Reason, Rejection
 from ledger.errors import BadSettings, Defect
 from ledger.store import database, migrate
 from ledger.verify import BUDGETS, verify
-from producer.publish import Progress, publish_lines
+from producer.progress import Progress
+from producer.publish import publish_lines
 from producer.publisher import Publisher
 from stockledger.embedded.kafka import EmbeddedKafka
 from stockledger.embedded.postgres import EmbeddedPostgres

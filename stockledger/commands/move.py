@@ -53,7 +53,8 @@ def publish(
     Nothing is sent before every line was judged. Running the same again is safe: ids are kept.
     """
     from producer.lines import BadInput
-    from producer.publish import Progress, publish_lines
+    from producer.progress import Progress
+    from producer.publish import publish_lines
     from stockledger.wiring import publisher
 
     bad = _BadLines(call)

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from pydantic import AfterValidator
 
 from ledger.domain.commands import COMMANDS, KEY_PART_MAX
-from producer.jsonl import Item, parse, to_line
-from producer.lines import LINE_MAX, Line
-from producer.quick import quick
+from producer.jsonl import Item, parse, read, to_line
+from producer.lines import LINE_MAX, Block, Line
+from producer.quick import quick, quick_lines
 from tests.unit.strategies import commands, keys, stories
 
 
@@ -52,6 +52,50 @@ def test_every_damage_is_seen_alike(line, pieces):
     for at, piece in pieces:
         line = line[:at] + piece + line[at:]
     agrees(line)
+
+
+damaged = st.builds(
+    lambda line, at, piece: line[:at] + piece + line[at:],
+    st.sampled_from(PLAIN),
+    st.integers(0, 110),
+    st.sampled_from([*PIECES, b"", b"", b"", b"\n", b"}\n", b"\n{", b"}\n{", b"\r\n", b"}{"]),
+)
+
+
+@given(st.lists(damaged, min_size=1, max_size=4), st.sampled_from([b"\n", b"\n", b"\r\n", b""]))
+def test_lines_in_a_row_are_read_as_each_of_them(lines, end):
+    """However many are judged at once: each line is the authority's, none is lost, split or joined."""
+    text = end.join(lines) + end
+    plain = quick_lines(text, "shop")
+    if plain is not None:
+        items = [parse("f", line, "shop") for line in Block(1, 0, text, 0).lines()]
+        assert [*plain.ready("shop")] == [isinstance(item, Item) and item.ready() for item in items]
+        assert plain.have_ids == all(item.id for item in items)
+
+
+@pytest.mark.parametrize("text", [b"%b%b\n\n", b"\n%b%b\n", b"%b\n\n%b", b"%b\n%b", b"%b", b"\n"])
+@pytest.mark.parametrize("line", [PLAIN[3], PLAIN[3].replace(b",", b",\n", 1), PLAIN[3].replace(b"2", b"}")])
+def test_only_one_object_on_each_line_is_plain(text, line):
+    """Two objects on a line, one over two lines, a blank line or a line without its end aren't plain."""
+    text = text.replace(b"%b", line)
+    assert quick_lines(text, "shop") is None
+
+
+@given(st.lists(damaged | st.sampled_from(PLAIN), max_size=40), st.sampled_from([b"\n", b"\r\n", b"\n\n"]))
+def test_a_block_is_read_as_each_of_its_lines(lines, end):
+    """Good and bad lines in any mixture: each is what the authority says of it, none is left out."""
+    block = Block(1, 0, end.join(lines) + end, 0)
+    items = [(line, parse("f", line, "shop")) for line in block.lines()]
+    expected = [(line, item.ready() if isinstance(item, Item) else item) for line, item in items]
+    assert [*read("f", block, "shop")] == expected
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_ordinary_lines_are_taken_together(end):
+    """A block of ordinary lines is judged at once, whatever their types and forms."""
+    lines = [*PLAIN, *(json.dumps(json.loads(line)).encode() for line in PLAIN)]
+    plain = quick_lines(end.join(lines) + end, "shop")
+    assert [*plain.ready("shop")] == [quick(line, "shop") for line in lines]
 
 
 @given(st.sampled_from(PLAIN), st.data())
