@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import uuid_utils
 from confluent_kafka import KafkaError, KafkaException, Message
@@ -129,29 +129,25 @@ class Publisher:
         """
         key = _message_key(self.source if source is None else source, id)
         receipt = Receipt(key)
-        report = partial(self._report_receipt, receipt)
-        self._produce(Ready.of(*key, command), key.id, report)
+        self.post(Ready.of(*key, command), key.id, partial(self._report_receipt, receipt))
         self._producer.poll(0)
         return receipt
 
-    def post(self, ready: Ready, id: str) -> None:
+    def post(self, ready: Ready, id: str, on_report: _OnDelivery | None = None) -> None:
         """Queue the command under this id as `send` does, without a receipt: the tally accounts for it.
 
         Raises what `connect` and `check` raise.
         """
-        self._produce(ready, id, self._report)
-        if not self._sent % POLL_EVERY:
-            self._producer.poll(0)
-
-    def _produce(self, ready: Ready, id: str, report: _OnDelivery) -> None:
         if not self.partitions:
             self.connect()
-        key, value = ready.record_key, ready.value
-        head = headers(ready.source, id, ready.name, time=_now(), subject=key)
+        key, on_report = ready.record_key, on_report or self._report
+        now = _timestamp(time.time_ns() // 1_000_000)
+        head: list[Any] = headers(ready.source, id, ready.name, now, key)
         while True:
-            self._refuse_after_error()
+            if self._first_error is not None:
+                raise self._fault(self._first_error)
             try:
-                self._producer.produce(self.topic, value, key, headers=[*head], on_delivery=report)
+                self._producer.produce(self.topic, ready.value, key, headers=head, on_delivery=on_report)
                 break
             except BufferError:
                 self._producer.poll(QUEUE_POLL_S)
@@ -159,6 +155,8 @@ class Publisher:
                 raise self._fault(error.args[0]) from None
         self._sent += 1
         self._handed_over = False
+        if not self._sent % POLL_EVERY:
+            self._producer.poll(0)
 
     def poll(self, timeout_s: float) -> None:
         """Serve the delivery reports that are there or come within the time; returns after the first ones."""
@@ -234,10 +232,6 @@ def _message_key(source: str, id: str | None) -> MessageKey:
         if not is_key_part(part):
             raise ValueError(f"{name} must be 1 to {KEY_PART_MAX} visible ASCII characters")
     return key
-
-
-def _now() -> str:
-    return _timestamp(time.time_ns() // 1_000_000)
 
 
 @lru_cache(maxsize=1)

@@ -62,10 +62,10 @@ def encode(
     key: MessageKey, command: AnyCommand | slim.AnyCommand, *, time: str = "", subject: str = ""
 ) -> tuple[Headers, bytes]:
     """Headers and value of the record that carries the command, in binary mode. `time` is RFC 3339."""
-    return headers(*key, command.NAME, time=time, subject=subject), canonical(command)
+    return headers(*key, command.NAME, time, subject), canonical(command)
 
 
-def headers(source: str, id: str, name: str, *, time: str = "", subject: str = "") -> Headers:
+def headers(source: str, id: str, name: str, time: str = "", subject: str = "") -> Headers:
     """Those of a record in binary mode that carries a command of this name. `time` is RFC 3339."""
     specversion, from_source, type, content_type = _common_headers(source, name)
     made: Headers = [specversion, ("ce_id", id.encode()), from_source, type, content_type]
