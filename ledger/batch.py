@@ -1,11 +1,11 @@
 """One batch, one transaction, one journal entry: the eight steps, in order.
 
-    1 fence    the lane moves over the batch by compare-and-set, or nothing happens
-    2 dedup    known message keys: a duplicate, or a conflict by fingerprint
-    3 load     lock the stock rows, then read them; then accounts and purchases to cancel
+    1 fence    BEGIN, and the lane moves over the batch by compare-and-set, or nothing happens
+    2 dedup    known message keys: a duplicate, or a conflict by fingerprint; in the round trip of the fence
+    3 load     lock the stock rows, then read them, then accounts: one round trip; purchases to cancel
     4 decide   pure, in offset order; repeats inside the batch are met here
     5 append   register, events and cancellations by COPY, each in the order of its primary key
-    6 project  stock and accounts, set-wise
+    6 project  stock and accounts, set-wise; rows that were locked are written in the round trip of the seal
     7 dead     records that are no command, conflicts and gaps: same transaction
     8 seal     position, counter compared, chain, journal row, and COMMIT in one round trip
 
@@ -37,6 +37,7 @@ from ledger.store import (
     stock,
 )
 from ledger.store.database import Connection, rollback, transaction
+from ledger.store.together import ask, ask_together
 from ledger.work import Work, lines
 
 SEAL_ROUNDS = 2  # optimistic rounds before the head is locked first
@@ -62,7 +63,7 @@ def apply_batch(
     Park (one record is to blame: isolate it), or Stop.
     """
     failpoints.hit("begin")
-    with transaction(conn):
+    with transaction(conn, begins=False):
         work = _fence_and_find(conn, batch, epoch)
         _load(conn, work)
         failpoints.hit("decide")
@@ -82,23 +83,28 @@ def apply_batch(
 
 def _fence_and_find(conn: Connection, batch: Batch, epoch: int) -> Work:
     keys = [d.content.key for d in batch.deliveries if isinstance(d.content, Request)]
-    entry = lane.advance(conn, batch, epoch)
-    failpoints.hit("fence")
-    head = journal.read_head(conn)  # before everything that its counter guards
-    known = processed_message.find(conn, keys)
+    entry, head, known = ask_together(
+        conn,
+        lane.advance(batch, epoch),
+        journal.read_head(),  # before everything that its counter guards
+        processed_message.find(keys),
+        begin=True,
+    )
     failpoints.hit("dedup")
     return Work(batch, entry, head, known)
 
 
 def _load(conn: Connection, work: Work) -> None:
     needs, generation = work.needs(), work.head.stock_generation
-    if needs.goods:
-        locked = stock.lock(conn, generation, needs.goods)
-        work.state.goods = stock.read(conn, generation, locked)  # not by the locking statement
-        work.missing_goods = needs.goods - locked
-    if needs.users:
-        work.state.users = account.read(conn, needs.users)
-        work.read_users = needs.users
+    if needs.goods or needs.users:
+        locked, there, work.state.users = ask_together(
+            conn,
+            stock.lock(generation, needs.goods),
+            stock.read(generation, needs.goods),  # not by the locking statement
+            account.read(needs.users),
+        )
+        work.state.goods = {goods_id: there[goods_id] for goods_id in locked}
+        work.missing_goods, work.read_users = needs.goods - locked, needs.users
     if needs.purchases:
         work.state.purchases = event.find_purchases(conn, needs.purchases)
     work.before = State(work.state.users.copy(), work.state.goods.copy())
@@ -121,7 +127,7 @@ def _append(conn: Connection, work: Work, meanwhile: Callable[[], None]) -> list
     except Contended as error:
         if error.constraint in ("event_pkey", "cancellation_pkey") and not work.bumps_catalogue:
             rollback(conn)  # so that the head can be read: a rival on a new generation locks other rows
-            if journal.read_head(conn).stock_generation == work.head.stock_generation:
+            if ask(conn, journal.read_head()).stock_generation == work.head.stock_generation:
                 raise Defect(f"{error.constraint} was violated although the goods were locked") from error
         raise
     conflicts, gaps = conflict.lines(conn, work.entry, work.batch.lane, work.conflicts), work.gap_lines()
@@ -134,7 +140,6 @@ def _append(conn: Connection, work: Work, meanwhile: Callable[[], None]) -> list
 
 def _project(conn: Connection, work: Work) -> None:
     generation = work.head.stock_generation
-    stock.update(conn, generation, work.changed_stock())
     stock.insert(conn, generation, work.listed_stock())
     account.write(conn, work.changed_users())
     failpoints.hit("project")
@@ -142,17 +147,19 @@ def _project(conn: Connection, work: Work) -> None:
 
 def _seal(conn: Connection, work: Work, entry: journal.Entry) -> int:
     """Seal and commit; where the catalogue moved meanwhile, look again at what was read without a lock."""
+    written = stock.update(work.head.stock_generation, work.changed_stock())
     if not work.read_users and not work.missing_goods:
-        return journal.seal(conn, entry, None)
+        return journal.seal(conn, entry, None, written)
     seen = work.head.catalogue
     for _ in range(SEAL_ROUNDS):
         try:
-            return journal.seal(conn, entry, seen)
+            return journal.seal(conn, entry, seen, written)
         except Contended as moved:
             if moved.sqlstate != journal.CATALOGUE_MOVED:
                 raise
             journal.back_before_seal(conn)
-            seen = journal.read_head(conn).catalogue  # first the counter, then what it guards
+            written = None  # it stands before the savepoint
+            seen = ask(conn, journal.read_head()).catalogue  # first the counter, then what it guards
             _require_unchanged(conn, work)
     seen = journal.lock_head(conn)  # endless registrations starve nobody: nothing can move now
     _require_unchanged(conn, work)
@@ -162,8 +169,8 @@ def _seal(conn: Connection, work: Work, entry: journal.Entry) -> int:
 def _require_unchanged(conn: Connection, work: Work) -> None:
     """Raise Contended if a row that the decisions rest on has changed."""
     users, missing = work.guarded()
-    there = account.read(conn, users)
+    there = ask(conn, account.read(users))
     if any(there.get(user_id) != user for user_id, user in users.items()):
         raise Contended("a user that the batch was decided on has changed")
-    if stock.read(conn, work.head.stock_generation, missing):
+    if ask(conn, stock.read(work.head.stock_generation, missing)):
         raise Contended("goods that the batch found missing were listed")

@@ -13,7 +13,6 @@ STEPS = (
     "claim",
     "decode",
     "begin",
-    "fence",
     "dedup",
     "load",
     "decide",

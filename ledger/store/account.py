@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from ledger.domain.user import User
 from ledger.store.copy import texts
 from ledger.store.database import Connection
+from ledger.store.together import Question
 
 READ = """
 SELECT user_id, version, closed FROM ledger.account WHERE user_id = ANY(string_to_array(%s, E'\\n'))
@@ -18,10 +19,13 @@ ON CONFLICT (user_id) DO UPDATE SET version = excluded.version, closed = exclude
 """
 
 
-def read(conn: Connection, user_ids: Iterable[str]) -> dict[str, User]:
-    """The users that were ever registered."""
-    rows = conn.execute(READ, (texts(user_ids),), binary=True)
-    return {user_id: User(version, closed) for user_id, version, closed in rows}
+def read(user_ids: Iterable[str]) -> Question[dict[str, User]]:
+    """Those of the users that were ever registered."""
+    return Question(
+        READ,
+        (texts(user_ids),),
+        lambda rows: {user_id: User(version, closed) for user_id, version, closed in rows},
+    )
 
 
 def write(conn: Connection, users: Mapping[str, User]) -> None:

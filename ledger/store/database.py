@@ -24,7 +24,14 @@ from ledger.errors import (
     UnsafeSettings,
 )
 
-Connection = psycopg.Connection[TupleRow]
+
+class Connection(psycopg.Connection[TupleRow]):
+    """A session, and what it has prepared (see `together`): how to execute a statement, by the statement."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.prepared: dict[str, bytes] = {}
+
 
 CHECK_VIOLATION = "23514"
 RECORD_CHECKS = {"stock_bounds"}
@@ -52,7 +59,7 @@ def connect(dsn: str, *, purpose: str, budgets: Budgets = Budgets()) -> Connecti
     Raises Unavailable with libpq's own words when the server can't be reached or refuses.
     """
     try:
-        conn = psycopg.connect(
+        conn = Connection.connect(
             dsn,
             autocommit=True,
             application_name=f"stockledger/{purpose}",
@@ -62,6 +69,7 @@ def connect(dsn: str, *, purpose: str, budgets: Budgets = Budgets()) -> Connecti
             keepalives_interval=2,
             keepalives_count=3,
             client_encoding="utf8",
+            prepare_threshold=None,  # or the driver would DEALLOCATE ALL after a ROLLBACK, `prepared` too
         )
     except psycopg.OperationalError as error:
         raise Unavailable(
@@ -103,14 +111,16 @@ def faults() -> Iterator[None]:
 
 
 @contextmanager
-def transaction(conn: Connection) -> Iterator[None]:
+def transaction(conn: Connection, *, begins: bool = True) -> Iterator[None]:
     """One READ COMMITTED transaction, rolled back on any exception; the driver's errors become the ledger's.
 
-    The body may end the transaction itself (a batch commits in the same round trip as its seal).
+    The body may end the transaction itself (a batch commits in the same round trip as its seal), and where
+    `begins` is off it begins it itself (in the same round trip as its fence).
     """
     with faults():
         try:
-            conn.execute("BEGIN")
+            if begins:
+                conn.execute("BEGIN")
             yield
             if conn.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
                 commit(conn)

@@ -8,15 +8,17 @@ The caller owns the transaction up to `seal`, which ends it.
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.rows import class_row
 
 from ledger.domain.delivery import Batch, Lane
 from ledger.domain.outcome import Outcome
+from ledger.store import together
 from ledger.store.copy import line
 from ledger.store.database import Connection, confirm_commit, faults
+from ledger.store.together import Question
 
 
 class Head(NamedTuple):
@@ -105,11 +107,9 @@ FROM ledger.journal
 """
 
 
-def read_head(conn: Connection) -> Head:
+def read_head() -> Question[Head]:
     """The catalogue counter and the live stock generation; no lock."""
-    row = conn.execute(READ_HEAD).fetchone()
-    assert row is not None
-    return Head(*row)
+    return Question(READ_HEAD, (), lambda rows: Head(*rows[0]))
 
 
 def lock_head(conn: Connection) -> int:
@@ -157,8 +157,12 @@ def lane_ranges(conn: Connection, since: int, last: int) -> list[tuple[Lane, int
     return [(Lane(topic, partition), first, next_offset) for topic, partition, first, next_offset in rows]
 
 
-def seal(conn: Connection, entry: Entry, seen_catalogue: int | None) -> int:
+def seal(
+    conn: Connection, entry: Entry, seen_catalogue: int | None, first: Question[None] | None = None
+) -> int:
     """Take the next position, write the entry and COMMIT, all in one round trip; returns the position.
+
+    What is to be done `first` travels with it, and isn't undone where the seal is (below).
 
     In one message, so that a client that freezes can't hold the head: a pipeline sends one after the other,
     and a client frozen between them holds it for the whole transaction timeout, because its session counts
@@ -167,7 +171,7 @@ def seal(conn: Connection, entry: Entry, seen_catalogue: int | None) -> int:
     not executed; the transaction is then back before the seal and doesn't hold the head.
     """
     batch, counts = entry.batch, entry.counts
-    parameters = (
+    parameters: tuple[Any, ...] = (
         entry.number,
         *batch.lane,
         entry.epoch,
@@ -180,12 +184,14 @@ def seal(conn: Connection, entry: Entry, seen_catalogue: int | None) -> int:
         entry.bumps_catalogue,
         entry.stock_generation,
     )
+    message = SEAL_AND_COMMIT.encode()
     with faults(), psycopg.ClientCursor(conn) as cursor:  # a simple query may hold several statements
-        cursor.execute(SEAL_AND_COMMIT, parameters)
-        cursor.nextset()
-        row = cursor.fetchone()
-        cursor.nextset()
-        confirm_commit(cursor)
+        if first:
+            message = together.prepared(conn, first.statement) + b"; " + message
+            parameters = (*first.parameters, *parameters)
+        cursor.execute(message, parameters)
+        row = cursor.set_result(-2).fetchone()
+        confirm_commit(cursor.set_result(-1))
     assert row is not None
     return int(row[0])
 

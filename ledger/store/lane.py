@@ -7,11 +7,12 @@ assignment raises the epoch, so an owner that was thought dead finds its epoch g
 
 from typing import NamedTuple
 
-from psycopg.rows import class_row
+from psycopg.rows import TupleRow, class_row
 
 from ledger.domain.delivery import Batch, Lane
 from ledger.errors import Contended, Defect, Fenced
 from ledger.store.database import Connection, faults
+from ledger.store.together import Question
 
 
 class Claim(NamedTuple):
@@ -109,16 +110,21 @@ def resume(conn: Connection, lane: Lane, epoch: int) -> int:
     return int(row[0])
 
 
-def advance(conn: Connection, batch: Batch, epoch: int) -> int:
+def advance(batch: Batch, epoch: int) -> Question[int]:
     """Move the lane over the batch and take a number for its entry.
 
-    Raises Contended if the row isn't as expected: a newer owner, or a commit of our own that took effect
-    although its acknowledgement was lost. Which of them, `resume` tells.
+    The answer raises Contended if the row isn't as expected: a newer owner, or a commit of our own that took
+    effect although its acknowledgement was lost. Which of them, `resume` tells.
     """
-    row = conn.execute(ADVANCE, (batch.next_offset, *batch.lane, batch.first_offset, epoch)).fetchone()
-    if row is None:
-        raise Contended(f"the lane {batch.lane} isn't at {batch.first_offset} with epoch {epoch} any more")
-    return int(row[0])
+
+    def entry(rows: list[TupleRow]) -> int:
+        if not rows:
+            raise Contended(
+                f"the lane {batch.lane} isn't at {batch.first_offset} with epoch {epoch} any more"
+            )
+        return int(rows[0][0])
+
+    return Question(ADVANCE, (batch.next_offset, *batch.lane, batch.first_offset, epoch), entry)
 
 
 def terminate_owner(conn: Connection, lane: Lane) -> bool:

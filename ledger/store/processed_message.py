@@ -11,6 +11,7 @@ from ledger.domain.delivery import Lane
 from ledger.domain.outcome import Outcome, Reason
 from ledger.store import copy
 from ledger.store.database import Connection
+from ledger.store.together import Question
 
 
 class Processed(Struct, frozen=True, gc=False):
@@ -71,10 +72,13 @@ def line(key: MessageKey, processed: Processed) -> str:
     )
 
 
-def find(conn: Connection, keys: Iterable[MessageKey]) -> dict[MessageKey, Processed]:
+def find(keys: Iterable[MessageKey]) -> Question[dict[MessageKey, Processed]]:
     """Those of the keys that are known. A superset may come back where sources share an id."""
-    rows = conn.execute(PROBE, (copy.texts({key.id for key in keys}),), binary=True)
-    return {MessageKey(source, id_): Processed(*rest) for source, id_, *rest in rows}
+    return Question(
+        PROBE,
+        (copy.texts({key.id for key in keys}),),
+        lambda rows: {MessageKey(source, id_): Processed(*rest) for source, id_, *rest in rows},
+    )
 
 
 def outcomes(conn: Connection, id: str, source: str | None = None) -> list[Recorded]:

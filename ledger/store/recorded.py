@@ -15,6 +15,7 @@ from ledger.domain.slim import CancelPurchase
 from ledger.store import processed_message
 from ledger.store.database import Connection
 from ledger.store.processed_message import Processed
+from ledger.store.together import ask
 
 PAGE_DELIVERIES = 10_000
 """About how many deliveries a page covers; a larger entry is a page of its own."""
@@ -107,7 +108,7 @@ def entries(conn: Connection, first: int, last: int) -> list[Entry]:
 def of(conn: Connection, page: list[Entry], deliveries: list[Delivery]) -> Recorded:
     """What is recorded of these entries and deliveries."""
     requests = [d.content for d in deliveries if isinstance(d.content, Request)]
-    register = processed_message.find(conn, [request.key for request in requests])
+    register = ask(conn, processed_message.find([request.key for request in requests]))
     numbers = [entry.number for entry in page]
     bounds = min(numbers), max(numbers), page[0].position, page[-1].position
     events = conn.execute(EVENTS, bounds)

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from ledger.domain.goods import Goods
-from ledger.errors import Defect
 from ledger.store.copy import texts
 from ledger.store.database import Connection
+from ledger.store.together import Question
 
 # In sorted order: two batches that share goods lock them in the same order and can't deadlock.
 LOCK = """
@@ -17,12 +17,7 @@ READ = """
 SELECT goods_id, version, on_hand FROM ledger.stock
 WHERE generation = %s AND goods_id = ANY(string_to_array(%s, E'\\n'))
 """
-UPDATE = """
-UPDATE ledger.stock s SET version = n.version, on_hand = n.on_hand
-FROM unnest(string_to_array(%s, E'\\n'), string_to_array(%s, E'\\n')::bigint[],
-            string_to_array(%s, E'\\n')::bigint[]) AS n (goods_id, version, on_hand)
-WHERE s.generation = %s AND s.goods_id = n.goods_id
-"""
+UPDATE = "SELECT ledger.write_stock(%s, %s, %s, %s)"
 INSERT = """
 INSERT INTO ledger.stock (generation, goods_id, version, on_hand)
 SELECT %s, n.goods_id, n.version, n.on_hand
@@ -46,31 +41,30 @@ def level(conn: Connection, goods_id: str) -> StockLevel | None:
     return StockLevel(*row) if row else None
 
 
-def lock(conn: Connection, generation: int, goods_ids: Iterable[str]) -> set[str]:
+def lock(generation: int, goods_ids: Iterable[str]) -> Question[set[str]]:
     """Hold the goods' rows until the transaction ends; returns those that have one.
 
-    Only these may be read afterwards: a row that is committed between the two statements is seen by the
-    second and held by neither.
+    Only these count: a row that is committed between this statement and `read` is seen by the second and
+    held by neither.
     """
-    return {goods_id for (goods_id,) in conn.execute(LOCK, (generation, texts(goods_ids)))}
+    return Question(LOCK, (generation, texts(goods_ids)), lambda rows: {goods_id for (goods_id,) in rows})
 
 
-def read(conn: Connection, generation: int, goods_ids: Iterable[str]) -> dict[str, Goods]:
+def read(generation: int, goods_ids: Iterable[str]) -> Question[dict[str, Goods]]:
     """The goods that have a row. In a statement of its own, after `lock`.
 
     The locking statement itself may return a row as it was before the wait for its lock.
     """
-    rows = conn.execute(READ, (generation, texts(goods_ids)), binary=True)
-    return {goods_id: Goods(version, on_hand) for goods_id, version, on_hand in rows}
+    return Question(
+        READ,
+        (generation, texts(goods_ids)),
+        lambda rows: {goods_id: Goods(version, on_hand) for goods_id, version, on_hand in rows},
+    )
 
 
-def update(conn: Connection, generation: int, goods: Mapping[str, Goods]) -> None:
-    """Write the goods' new state over the rows that `lock` holds."""
-    if not goods:
-        return
-    written = conn.execute(UPDATE, (*_columns(goods), generation)).rowcount
-    if written != len(goods):
-        raise Defect(f"{len(goods)} stock rows were locked, but {written} could be written")
+def update(generation: int, goods: Mapping[str, Goods]) -> Question[None] | None:
+    """Write the goods' new state over the rows that `lock` holds; None where there is nothing to write."""
+    return Question(UPDATE, (generation, *_columns(goods)), lambda _: None) if goods else None
 
 
 def insert(conn: Connection, generation: int, goods: Mapping[str, Goods]) -> None:

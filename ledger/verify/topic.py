@@ -11,6 +11,7 @@ from ledger.domain.outcome import Outcome
 from ledger.store import conflict, dead_letter, gap, journal, processed_message
 from ledger.store.database import Connection
 from ledger.store.processed_message import Processed
+from ledger.store.together import ask
 
 TOPIC_OFFSETS = 10_000
 """About how many of a lane's offsets are compared at a time."""
@@ -91,7 +92,7 @@ def _compare(
     stored = _Stored(
         dead_letter.in_range(conn, lane, first, end),
         conflict.in_range(conn, lane, first, end),
-        processed_message.find(conn, keys),
+        ask(conn, processed_message.find(keys)),
     )
     starts = [entry.first_offset for entry in entries]
     tallies: list[Counter[Outcome]] = [Counter() for _ in entries]

@@ -22,11 +22,11 @@ from ledger.domain.commands import (
 from ledger.domain.outcome import Outcome
 from ledger.errors import Contended
 from tests.support.batches import says
-from tests.support.stepper import ApplyRun, Stepper
+from tests.support.stepper import FENCE, ApplyRun, Stepper
 
-POINTS = ("begin", "fence", "dedup", "load", "append", "project")
-"""Every failpoint with a statement of its own behind it: nothing is sent between `load` and `decide`, nor
-between `project` and `seal`."""
+POINTS = ("begin", FENCE, "dedup", "load", "append", "project")
+"""Every point with a statement of its own behind it: nothing is sent between `load` and `decide`, nor between
+`project` and `seal`; and within the message that begins, the one at which the lane has moved."""
 
 TOO_MANY = 60  # answers in two batches
 Say = tuple[str, AnyCommand]
@@ -178,16 +178,18 @@ RACES = [
 ]
 
 
-@pytest.fixture
-def stepper(ledger_dsn):
-    with Stepper(ledger_dsn) as stepper:
+@pytest.fixture(params=[True, False], ids=["one by one", "together"])
+def stepper(ledger_dsn, request):
+    """Once with every question asked alone, so that the other lane gets in between; once as it is."""
+    with Stepper(ledger_dsn, apart=request.param) as stepper:
         yield stepper
 
 
 @pytest.mark.parametrize("race", RACES, ids=lambda race: race.__name__)
 def test_two_lanes_at_every_pair_of_points_end_as_one_after_the_other(stepper, race):
     """Wherever two batches meet, both end as if one had run after the other; a loser retries once."""
-    cases = list(product(POINTS, POINTS, (False, True)))
+    points = POINTS if stepper.apart else [point for point in POINTS if point != FENCE]
+    cases = list(product(points, points, (False, True)))
     tell_before(stepper, race, range(len(cases)))
     sessions, seen, ways = (stepper.session(), stepper.session()), set(), set()
     for n, (halt_one, halt_other, other_first) in enumerate(cases):
@@ -222,9 +224,20 @@ def test_a_batch_that_overtakes_another_between_any_two_statements_changes_nothi
             other = sessions[1].start(1, *(says(*say) for say in sides[1]))
             other.stands()
             seen.add(finish(overtaken, other, set())[:: -1 if swapped else 1])
-        assert turn >= 10
+        assert turn >= (10 if stepper.apart else 6)
         assert seen == race(n).outcomes, race.__name__
     stepper.judge()
+
+
+def test_a_purchase_takes_few_exchanges_with_the_server(ledger_dsn):
+    """To the fence and the keys one, to load one, to COPY three each (begin, rows, end), to seal one: small
+    batches take little else."""
+    with Stepper(ledger_dsn, apart=False) as stepper:
+        session = stepper.session()
+        session.do(0, *(says(*say) for say in [anna(0), *goods("tea", 0, 5)]))
+        run = session.start(0, says(*buy(0, "p", "tea")))
+        assert run.result().outcomes == [APPLIED]
+        assert run.answers == 1 + 1 + 3 + 3 + 1
 
 
 def tell_before(stepper: Stepper, race: Callable[[int], Race], numbers: range) -> None:

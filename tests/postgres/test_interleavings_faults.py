@@ -23,11 +23,11 @@ from ledger.domain.outcome import Outcome
 from ledger.errors import Contended, Defect, Unavailable
 from ledger.store import database, lane
 from tests.support.batches import TOPIC, Hole, says
-from tests.support.stepper import Session, Stepper
+from tests.support.stepper import FENCE, Session, Stepper
 
 STEPS = [s for s in failpoints.STEPS if s not in ("claim", "decode", "advanced")]
 """The batch's own; the others are the consumer's."""
-IN_TRANSACTION = STEPS[STEPS.index("fence") : STEPS.index("seal") + 1]
+IN_TRANSACTION = [FENCE, *STEPS[STEPS.index("dedup") : STEPS.index("seal") + 1]]
 FAIL = """
 CREATE FUNCTION public.fail(code text) RETURNS void LANGUAGE plpgsql
 AS $$ BEGIN RAISE EXCEPTION 'as ordered' USING ERRCODE = code; END $$
@@ -123,10 +123,10 @@ FAULTS: dict[str, tuple[Callable[[Session], object], list[str], type[BaseExcepti
     "serialization": (ordered("40001"), IN_TRANSACTION, Contended),
     "lock timeout": (ordered("55P03"), IN_TRANSACTION, Contended),
     "statement timeout": (ordered("57014"), IN_TRANSACTION, Contended),
-    "terminated": (Session.terminate, [*STEPS, "asked"], Unavailable),
-    "cut": (Session.cut, [*STEPS, "sealing"], Unavailable),
-    "exception": (raised, STEPS, failpoints.Injected),
-    "Ctrl-C": (interrupted, STEPS, KeyboardInterrupt),
+    "terminated": (Session.terminate, [*STEPS, FENCE, "asked"], Unavailable),
+    "cut": (Session.cut, [*STEPS, FENCE, "sealing"], Unavailable),
+    "exception": (raised, [*STEPS, FENCE], failpoints.Injected),
+    "Ctrl-C": (interrupted, [*STEPS, FENCE], KeyboardInterrupt),
 }
 
 

@@ -7,7 +7,7 @@ from ledger.domain.commands import ListGoods, MessageKey, ReceiveStock
 from ledger.domain.delivery import Batch, Lane
 from ledger.domain.outcome import Outcome
 from ledger.errors import Contended
-from ledger.store import database, stock
+from ledger.store import database, stock, together
 from tests.support.batches import Lanes, deliver, says
 
 
@@ -19,15 +19,18 @@ def test_goods_listed_between_the_lock_and_the_read_are_not_taken_for_held(ledge
     ):
         mine, other = Lanes(ours), Lanes(theirs)
         claim = mine.claim(0)
-        read = stock.read
+        exchange = together.exchange
         listed = []
 
-        def list_first(conn, generation, goods_ids):
-            if conn is ours and not listed:
+        def list_first(conn, questions, *, begin=False):
+            if conn is not ours or questions[0].statement != stock.LOCK:
+                return exchange(conn, questions, begin=begin)
+            locked = exchange(conn, questions[:1])
+            if not listed:
                 listed.append(other.apply(1, says("list", ListGoods(goods_id="cup"))))
-            return read(conn, generation, goods_ids)
+            return [*locked, *exchange(conn, questions[1:])]
 
-        monkeypatch.setattr(stock, "read", list_first)
+        monkeypatch.setattr(together, "exchange", list_first)
         command = ReceiveStock(goods_id="cup", quantity=5)
         batch = Batch(Lane(mine.topic, 0), 0, 1, [deliver(0, MessageKey("shop", "receive"), command)])
         with pytest.raises(Contended):

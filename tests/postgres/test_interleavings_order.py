@@ -9,7 +9,7 @@ from ledger.domain.commands import ListGoods, ReceiveStock, RegisterUser
 from ledger.domain.delivery import Record
 from ledger.domain.outcome import Outcome
 from ledger.errors import Contended
-from ledger.store import journal, lane
+from ledger.store import journal, lane, together
 from ledger.store.database import Connection
 from tests.support.batches import Hole, says
 from tests.support.stepper import Session, Stepper
@@ -38,7 +38,7 @@ def test_nobody_seals_while_another_is_between_its_seal_and_its_commit(stepper):
     slow, writers = stepper.session(), [stepper.session() for _ in range(3)]
     batch = slow.batch(9, Hole(1))
     slow.conn.execute("BEGIN")
-    entry = lane.advance(slow.conn, batch, 1)
+    entry = together.ask(slow.conn, lane.advance(batch, 1))
     counts = (0, 0, 0, 0, 0, 1)
     slow.conn.execute(journal.SEAL, (entry, *batch.lane, 1, 0, 1, *counts, b"", None, False, 1))
     runs = [writer.start(n, list_goods(n)) for n, writer in enumerate(writers)]

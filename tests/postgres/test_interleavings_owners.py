@@ -20,11 +20,11 @@ from ledger.errors import Contended, Fenced, Unavailable
 from ledger.store import lane
 from ledger.store.database import Connection
 from tests.support.batches import TOPIC, says
-from tests.support.stepper import PATIENCE_S, ApplyRun, Session, Stepper
+from tests.support.stepper import FENCE, PATIENCE_S, ApplyRun, Session, Stepper
 
 ZERO = Lane(TOPIC, 0)
 ROOT = Path(__file__).parents[2]
-HELD = ("fence", "dedup", "load", "append", "project", "seal", "sealing")
+HELD = (FENCE, "dedup", "load", "append", "project", "seal", "sealing")
 """Where a batch holds its lane, between two statements."""
 OPEN_SHOP = [
     says("anna", RegisterUser(user_id="anna")),
@@ -210,7 +210,7 @@ def test_a_zombie_that_begins_late_writes_nothing(stepper, applied):
         successor.apply(batch)
     run = zombie.again(batch)
     assert isinstance(run.fails(), Contended)
-    assert run.steps[-1] == "answer 3", "it went on after its fence: BEGIN, advance, ROLLBACK"
+    assert run.steps[-1] == "answer 4", "it went on after its fence: three questions, ROLLBACK"
     with pytest.raises(Fenced):
         lane.resume(zombie.conn, ZERO, zombie.lanes.claims[0].epoch)
     if not applied:
@@ -225,7 +225,8 @@ def test_a_batch_that_does_not_begin_where_its_lane_stands_is_refused(stepper):
     for first in (2, 0):
         run = session.again(batch._replace(first_offset=first, deliveries=batch.deliveries[first:]))
         assert isinstance(run.fails(), Contended)
-        assert "fence" not in run.steps
+        assert FENCE not in run.steps
+        assert "dedup" not in run.steps
     session.apply(batch._replace(first_offset=1, deliveries=batch.deliveries[1:]))
 
 

@@ -30,9 +30,9 @@ ATTEMPTS_MAX = 50
 RECENT = 16
 
 
-@pytest.fixture
-def stepper(ledger_dsn):
-    with Stepper(ledger_dsn) as stepper:
+@pytest.fixture(params=[True, False], ids=["one by one", "together"])
+def stepper(ledger_dsn, request):
+    with Stepper(ledger_dsn, apart=request.param) as stepper:
         yield stepper
 
 

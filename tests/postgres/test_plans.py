@@ -158,7 +158,7 @@ def hot(size: int) -> dict[str, tuple[str, object, int]]:
     page = check.Page(middle, middle + 1, middle, middle + 1)._asdict()
     fresh = [f"id-{n:08d}-new" for n in some]
     entry = Range(middle + 1, middle + 1, middle + 1, middle + 1, 100).parameters(1)
-    changed = [texts(goods), texts(["2"] * 100), texts(["5"] * 100), 1]
+    changed = [1, texts(goods), texts(["2"] * 100), texts(["5"] * 100)]
     return {
         "register: known keys": (processed_message.PROBE, [texts(ids)], 400),
         "register: fresh keys": (processed_message.PROBE, [texts(fresh)], 400),

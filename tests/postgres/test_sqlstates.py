@@ -13,7 +13,7 @@ from ledger.errors import (
     Unavailable,
     UnsafeSettings,
 )
-from ledger.store import database
+from ledger.store import database, stock
 
 FAIL = """
 CREATE FUNCTION public.fail(code text, name text) RETURNS void LANGUAGE plpgsql
@@ -28,7 +28,7 @@ MEANINGS: dict[type[LedgerError], str] = {
     SchemaMismatch: "3F000 42P01 42703 42883",
     Stop: "42501",
     Defect: "0A000 21000 23502 23503 23514 23P01 25001 25P02 26000 28000 2D000 34000 38000 40002 40003 42601 "
-    "42804 55000 55006 P0001 P0002 SL010 XX000 XX001 XX002",
+    "42804 55000 55006 P0001 P0002 SL004 SL010 XX000 XX001 XX002",
 }
 
 
@@ -63,6 +63,12 @@ def test_a_named_check_parks_the_record_and_every_other_check_stops(conn):
     for on_hand in (-1, 2**53 + 1):
         with pytest.raises(Park), database.faults():
             conn.execute("INSERT INTO ledger.stock VALUES (1, 'tea', %s, 1)", (on_hand,))
+
+
+def test_a_stock_row_that_is_not_there_to_be_written_stops(conn):
+    """It was locked, so nobody can have removed it: nothing of the batch may be committed."""
+    with pytest.raises(Defect, match="1 stock rows were locked, but 0 could be written"), database.faults():
+        conn.execute(stock.UPDATE, (1, "tea", "1", "5"))
 
 
 def test_a_database_error_never_quotes_a_row(conn):

@@ -8,8 +8,10 @@
         run.result()                                      # goes on to the end
 
 Besides `ledger.failpoints.STEPS` a run can be halted around its seals (SEALING) and after the n-th answer
-of the server (`answer n`). What waits is seen in `pg_blocking_pids`, never guessed by time. `Stepper.judge`
-holds what was stored against a run of one command after the other.
+of the server (`answer n`). Questions that travel together are asked one by one here, as the server runs them,
+so that others get between any two of them; `Stepper(dsn, apart=False)` leaves them together. What waits is
+seen in `pg_blocking_pids`, never guessed by time. `Stepper.judge` holds what was stored against a run of one
+command after the other.
 """
 
 import os
@@ -27,7 +29,7 @@ from ledger import failpoints
 from ledger.batch import Applied, apply_batch
 from ledger.domain.delivery import Batch, Delivery, Lane, Record
 from ledger.errors import LedgerError
-from ledger.store import database, journal
+from ledger.store import database, journal, together
 from ledger.store.database import Budgets, Connection
 from ledger.store.lane import Claim
 from tests.support.batches import Hole, Lanes
@@ -36,6 +38,8 @@ from tests.support.sequential import compare
 PATIENCE_S = 10
 SEALING = ("sealing", "asked", "moved", "head locked")
 """Before a seal; its statement and COMMIT sent, not answered; after SL001; after `lock_head`."""
+FENCE = "fence"
+"""The lane has moved, and nothing was read yet: within one message, unless questions are asked one by one."""
 
 _current = threading.local()
 
@@ -225,10 +229,10 @@ class Session:
 
 
 class Stepper:
-    """Sessions to step, and one session that watches them."""
+    """Sessions to step, and one session that watches them. `apart`: questions are asked one by one."""
 
-    def __init__(self, dsn: str) -> None:
-        self.dsn = dsn
+    def __init__(self, dsn: str, *, apart: bool = True) -> None:
+        self.dsn, self.apart = dsn, apart
         self.delivered: dict[Lane, dict[int, Delivery]] = {}
         self.undo = ExitStack()
 
@@ -242,6 +246,9 @@ class Stepper:
         ):
             spied = _spied(getattr(module, name), before, after)
             self.undo.enter_context(patch.object(module, name, spied))
+        self.undo.enter_context(patch.object(together, "prepared", _unheard(together.prepared)))
+        if self.apart:
+            self.undo.enter_context(patch.object(together, "exchange", _one_by_one(together.exchange)))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -276,6 +283,29 @@ def _spied(
         return result
 
     return spied
+
+
+def _one_by_one(exchange: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+    def ask(conn: Connection, questions: Sequence[Any], *, begin: bool = False) -> list[Any]:
+        first = exchange(conn, questions[:1], begin=begin)
+        if begin and first[0]:
+            _tell(FENCE)
+        return [*first, *(exchange(conn, [question])[0] for question in questions[1:])]
+
+    return ask
+
+
+def _unheard(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Not a step of its own: it is done once a session."""
+
+    def unheard(*args: Any) -> Any:
+        listener, _current.listener = _listener(), None
+        try:
+            return function(*args)
+        finally:
+            _current.listener = listener
+
+    return unheard
 
 
 def _listener() -> Listener | None:

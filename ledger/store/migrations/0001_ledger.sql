@@ -193,6 +193,27 @@ WHEN ((OLD.entry, OLD.topic, OLD.partition, OLD."offset", OLD.code, OLD.detail, 
 EXECUTE FUNCTION ledger.refuse_change();
 ALTER TABLE ledger.dead_letter ENABLE ALWAYS TRIGGER no_update;
 
+-- Writes the batch's new state over stock rows that it has locked; a text holds a value a line.
+-- Raises SL004 if one of them isn't there to be written.
+CREATE FUNCTION ledger.write_stock(generation integer, goods text, versions text, on_hands text)
+RETURNS void LANGUAGE plpgsql AS $$
+#variable_conflict use_variable
+DECLARE
+    goods_ids text[] := string_to_array(goods, E'\n');
+    written bigint;
+BEGIN
+    UPDATE ledger.stock s SET version = n.version, on_hand = n.on_hand
+    FROM unnest(goods_ids, string_to_array(versions, E'\n')::bigint[], string_to_array(on_hands, E'\n')::bigint[])
+         AS n (goods_id, version, on_hand)
+    WHERE s.generation = generation AND s.goods_id = n.goods_id
+        AND s.goods_id = ANY(goods_ids);        -- else a plan for any number of rows reads the whole table
+    GET DIAGNOSTICS written = ROW_COUNT;
+    IF written <> cardinality(goods_ids) THEN
+        RAISE EXCEPTION '% stock rows were locked, but % could be written', cardinality(goods_ids), written
+            USING ERRCODE = 'SL004';
+    END IF;
+END $$;
+
 -- Takes the batch's position and writes its journal row. The head's lock is held from here to the
 -- commit, so positions become visible in order and without holes.
 -- Raises SL001 if the catalogue moved since `seen_catalogue` was read (null: nothing to compare),

@@ -17,7 +17,7 @@ BEGIN
     END LOOP;
 END $$;
 
-REVOKE ALL ON FUNCTION ledger.seal, ledger.lock_head FROM PUBLIC;
+REVOKE ALL ON FUNCTION ledger.write_stock, ledger.seal, ledger.lock_head FROM PUBLIC;
 
 DO $$
 BEGIN
@@ -34,6 +34,6 @@ BEGIN
             ledger.dead_letter, ledger.conflict, ledger.gap, ledger.stock, ledger.account TO stockledger_writer;
         GRANT UPDATE ON ledger.lane, ledger.stock, ledger.account TO stockledger_writer;
         GRANT UPDATE (status) ON ledger.dead_letter TO stockledger_writer;
-        GRANT EXECUTE ON FUNCTION ledger.seal, ledger.lock_head TO stockledger_writer;
+        GRANT EXECUTE ON FUNCTION ledger.write_stock, ledger.seal, ledger.lock_head TO stockledger_writer;
     END IF;
 END $$;
