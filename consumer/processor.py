@@ -8,7 +8,6 @@ one attempt to the next: each reads what it needs again.
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
 
 from structlog.typing import FilteringBoundLogger
 
@@ -29,17 +28,14 @@ PARKS_IN_A_ROW_MAX = 10
 class Processor:
     """Applies batches over one database connection."""
 
-    def __init__(
-        self, conn: Connection, log: FilteringBoundLogger, meanwhile: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, conn: Connection, log: FilteringBoundLogger) -> None:
         self.counts: Counter[Outcome] = Counter()
         self._conn = conn
         self._log = log
-        self._meanwhile = meanwhile
         self._parks_in_a_row = 0
 
     def apply(self, batch: Batch, epoch: int) -> None:
-        """Apply the batch, in as many transactions as it takes; `meanwhile` runs while the server is busy.
+        """Apply the batch, in as many transactions as it takes.
 
         Raises Fenced (a newer owner: the batch is its business), Unavailable (connect again, then read
         the lane's row), or Stop.
@@ -58,7 +54,7 @@ class Processor:
             try:
                 if attempt:
                     self._require_ours(batch, epoch)
-                applied = apply_batch(self._conn, batch, epoch, self._meanwhile)
+                applied = apply_batch(self._conn, batch, epoch)
             except Contended as lost:
                 self._log.info("batch is tried again", lane=str(batch.lane), cause=lost.message)
                 time.sleep(_backoff_s(attempt))

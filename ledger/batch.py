@@ -14,7 +14,7 @@ What can't be locked (accounts, rows that don't exist) is guarded by the head's 
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import itemgetter
 
@@ -52,13 +52,9 @@ class Applied:
     counts: Mapping[Outcome, int]
 
 
-def apply_batch(
-    conn: Connection, batch: Batch, epoch: int, meanwhile: Callable[[], None] = lambda: None
-) -> Applied:
+def apply_batch(conn: Connection, batch: Batch, epoch: int) -> Applied:
     """Apply the batch exactly once, and commit it. The connection must be in autocommit and idle.
 
-    `meanwhile` is called once, while the server is busy with the rows: for work of the caller that neither
-    needs the connection nor takes long (rows are locked), such as decoding what comes next.
     Raises Retry (nothing was written, or the commit's fate is unknown: `lane.resume` before trying again),
     Park (one record is to blame: isolate it), or Stop.
     """
@@ -68,7 +64,7 @@ def apply_batch(
         _load(conn, work)
         failpoints.hit("decide")
         outcomes = [work.decide(delivery) for delivery in batch.deliveries]
-        tables = _append(conn, work, meanwhile)
+        tables = _append(conn, work)
         _project(conn, work)
         counts = Counter(outcomes)
         digest = journal.digest(batch, counts, tables)
@@ -111,18 +107,17 @@ def _load(conn: Connection, work: Work) -> None:
     failpoints.hit("load")
 
 
-def _append(conn: Connection, work: Work, meanwhile: Callable[[], None]) -> list[list[str]]:
+def _append(conn: Connection, work: Work) -> list[list[str]]:
     """Write what only grows, each table in the order of its primary key; returns the lines as digested.
 
-    What can be done while the server takes rows in is done then: it is slower at that than we at making them.
+    The events' rows are made while the server takes the register's in.
     """
     work.cancelled.sort()
     try:
         with copy.sending(conn, processed_message.COPY, lines(sorted(work.register))):
             events = work.event_rows()
             in_order = lines(sorted(events, key=itemgetter(0)))  # a stream's versions rise already
-        with copy.sending(conn, event.COPY, in_order):
-            meanwhile()
+        copy.send(conn, event.COPY, in_order)
         copy.send(conn, cancellation.COPY, lines(work.cancelled))
     except Contended as error:
         if error.constraint in ("event_pkey", "cancellation_pkey") and not work.bumps_catalogue:

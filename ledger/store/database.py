@@ -5,13 +5,16 @@ decides what an error means (`fault`); `Transaction.status` and the like are nev
 commit took effect, because they can't know.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from select import select
+from typing import Any, TypeVar
 
 import psycopg
+from psycopg.abc import PQGen
 from psycopg.rows import TupleRow
+from psycopg.waiting import Wait
 
 from ledger.errors import (
     Contended,
@@ -24,6 +27,8 @@ from ledger.errors import (
     UnsafeSettings,
 )
 
+T = TypeVar("T")
+
 
 class Connection(psycopg.Connection[TupleRow]):
     """A session, and what it has prepared (see `together`): how to execute a statement, by the statement."""
@@ -31,6 +36,30 @@ class Connection(psycopg.Connection[TupleRow]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.prepared: dict[str, bytes] = {}
+        self.meanwhile: Callable[[], bool] = lambda: False
+        """Does a piece of other work, of a millisecond at most, and says whether there was any.
+
+        It is done while the server is busy, as often as that takes. It must not raise, nor use the session.
+        """
+
+    def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
+        """As the driver's: until the server has answered."""
+        return super().wait(self._working(gen), *args, **kwargs)
+
+    def _working(self, gen: PQGen[T]) -> PQGen[T]:
+        try:
+            waits_for = next(gen)
+            while True:
+                while not self._is_ready(waits_for) and self.meanwhile():
+                    pass
+                waits_for = gen.send((yield waits_for))
+        except StopIteration as end:
+            answer: T = end.value
+            return answer
+
+    def _is_ready(self, waits_for: Wait) -> bool:
+        socket = [self.fileno()]
+        return any(select(socket, socket if waits_for & Wait.W else [], [], 0))
 
 
 CHECK_VIOLATION = "23514"
