@@ -5,10 +5,10 @@ decides what an error means (`fault`); `Transaction.status` and the like are nev
 commit took effect, because they can't know.
 """
 
+import select
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from select import select
 from typing import Any, TypeVar
 
 import psycopg
@@ -36,7 +36,7 @@ class Connection(psycopg.Connection[TupleRow]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.prepared: dict[str, bytes] = {}
-        self.meanwhile: Callable[[], bool] = lambda: False
+        self.meanwhile: Callable[[], bool] | None = None
         """Does a piece of other work, of a millisecond at most, and says whether there was any.
 
         It is done while the server is busy, as often as that takes. It must not raise, nor use the session.
@@ -44,13 +44,15 @@ class Connection(psycopg.Connection[TupleRow]):
 
     def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
         """As the driver's: until the server has answered."""
-        return super().wait(self._working(gen), *args, **kwargs)
+        if self.meanwhile:
+            gen = self._working(gen, self.meanwhile)
+        return super().wait(gen, *args, **kwargs)
 
-    def _working(self, gen: PQGen[T]) -> PQGen[T]:
+    def _working(self, gen: PQGen[T], work: Callable[[], bool]) -> PQGen[T]:
         try:
             waits_for = next(gen)
             while True:
-                while not self._is_ready(waits_for) and self.meanwhile():
+                while not self._is_ready(waits_for) and work():
                     pass
                 waits_for = gen.send((yield waits_for))
         except StopIteration as end:
@@ -58,8 +60,9 @@ class Connection(psycopg.Connection[TupleRow]):
             return answer
 
     def _is_ready(self, waits_for: Wait) -> bool:
-        socket = [self.fileno()]
-        return any(select(socket, socket if waits_for & Wait.W else [], [], 0))
+        asked = select.poll()
+        asked.register(self.fileno(), select.POLLIN | (select.POLLOUT if waits_for & Wait.W else 0))
+        return bool(asked.poll(0))
 
 
 CHECK_VIOLATION = "23514"
