@@ -8,6 +8,7 @@ from confluent_kafka import Consumer, TopicPartition
 from ledger import failpoints
 from ledger.failpoints import STEPS, Injected
 from tests.support.publish import buys, shop
+from tests.support.workers import wait_for
 
 pytestmark = pytest.mark.real_kafka
 STATIC = {"group.instance.id": "one"}
@@ -70,3 +71,28 @@ def test_the_group_offset_that_was_never_handed_over_is_not_missed(new_group, pu
         group.catch_up()
     liar.close()
     group.prove(sender, tally={"applied": 11})
+
+
+def test_lag_tools_see_what_is_applied(new_group, publisher):
+    """Kafka is told how far each lane is: soon, while the worker works on, and when it ends."""
+    group = new_group(partitions=2)
+    sender = publisher(group)
+    for partition in range(2):
+        sender.send(*shop(), *(buys(f"p{n}") for n in range(5)), partition=partition)
+    sender.flush()
+    sent = 2 * (len(shop()) + 5)
+    watcher = Consumer({"bootstrap.servers": group.kafka["bootstrap.servers"], "group.id": group.name})
+    lanes = [TopicPartition(group.topic, partition) for partition in range(2)]
+
+    def handed_over() -> bool:
+        ends = group.next_offsets()
+        return {p.partition: p.offset for p in watcher.committed(lanes, timeout=10)} == ends
+
+    with group.running():
+        wait_for("all to be applied", lambda: sum(group.next_offsets().values()) == sent)
+        wait_for("Kafka to be told", handed_over)
+    sender.send(buys("more"), partition=1)
+    sender.flush()
+    group.catch_up()
+    wait_for("Kafka to be told", handed_over)
+    watcher.close()
