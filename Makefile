@@ -28,7 +28,7 @@ check: .venv/dev.stamp  ## style, types, floors
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-bench: .venv/dev.stamp  ## commands per second beside the limit and the naive way; 10 minutes on 2 calm cores
+bench: .venv/dev.stamp  ## commands per second beside the limit and the naive way; 20 minutes on 2 calm cores
 	$(BIN)/python -m benchmarks throughput $(ARGS)
 
 bench-all: .venv/dev.stamp  ## latency, growth, shapes that hurt and the producer, too; about an hour

@@ -6,7 +6,7 @@ covers them sorted; every optional field has the default `None`.
 """
 
 import unicodedata
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
@@ -135,18 +135,7 @@ UserCommand = RegisterUser | CloseUser
 GoodsCommand = ListGoods | ReceiveStock | AdjustStock | PurchaseGoods | CancelPurchase
 AnyCommand = UserCommand | GoodsCommand
 
-COMMANDS: dict[str, type[AnyCommand]] = {
-    command.NAME: command
-    for command in (
-        RegisterUser,
-        CloseUser,
-        ListGoods,
-        ReceiveStock,
-        AdjustStock,
-        PurchaseGoods,
-        CancelPurchase,
-    )
-}
+COMMANDS: dict[str, type[AnyCommand]] = {command.NAME: command for command in get_args(AnyCommand)}
 """The models by name."""
 
 

@@ -4,7 +4,7 @@ An event is built only by `decide`, from a command that was validated, so its fi
 of their own; they are checked again where a stored payload is read back.
 """
 
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import msgspec
 
@@ -101,18 +101,7 @@ UserEvent = UserRegistered | UserClosed
 GoodsEvent = GoodsListed | StockReceived | StockAdjusted | GoodsPurchased | PurchaseCancelled
 AnyEvent = UserEvent | GoodsEvent
 
-EVENTS: dict[str, type[AnyEvent]] = {
-    event.TYPE: event
-    for event in (
-        UserRegistered,
-        UserClosed,
-        GoodsListed,
-        StockReceived,
-        StockAdjusted,
-        GoodsPurchased,
-        PurchaseCancelled,
-    )
-}
+EVENTS: dict[str, type[AnyEvent]] = {event.TYPE: event for event in get_args(AnyEvent)}
 """The models by stored type."""
 
 

@@ -7,7 +7,7 @@ second look: what it accepts the model accepts, with the same fields, and all el
 """
 
 from collections.abc import Callable
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, get_args
 from unicodedata import is_normalized
 
 from msgspec import Meta, MsgspecError, Struct
@@ -78,18 +78,7 @@ UserCommand = RegisterUser | CloseUser
 GoodsCommand = ListGoods | ReceiveStock | AdjustStock | PurchaseGoods | CancelPurchase
 AnyCommand = UserCommand | GoodsCommand
 
-COMMANDS: dict[str, type[AnyCommand]] = {
-    command.NAME: command
-    for command in (
-        RegisterUser,
-        CloseUser,
-        ListGoods,
-        ReceiveStock,
-        AdjustStock,
-        PurchaseGoods,
-        CancelPurchase,
-    )
-}
+COMMANDS: dict[str, type[AnyCommand]] = {command.NAME: command for command in get_args(AnyCommand)}
 """By name."""
 
 
