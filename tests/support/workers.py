@@ -35,7 +35,7 @@ from ledger.verify import BUDGETS, verify
 from tests.support.model import Model
 from tests.support.publish import Publisher, audit
 
-PATIENCE_S = 45
+PATIENCE_S = 90
 STOP_BUDGET_S = 5
 WORKERS = """FROM pg_stat_activity
 WHERE datname = current_database() AND application_name = 'stockledger/run'"""
