@@ -9,24 +9,18 @@ from dataclasses import dataclass, field
 from ledger.domain.commands import MessageKey
 from ledger.domain.decider import Place, State, decide, evolve
 from ledger.domain.delivery import Batch, Delivery, Request
-from ledger.domain.events import (
-    AnyEvent,
-    PurchaseCancelled,
-)
+from ledger.domain.events import AnyEvent, PurchaseCancelled
 from ledger.domain.goods import Goods, purchase_key
 from ledger.domain.outcome import Outcome, Rejection
-from ledger.domain.slim import (
-    CancelPurchase,
-)
+from ledger.domain.slim import CancelPurchase
 from ledger.domain.user import User
 from ledger.errors import Park
 from ledger.store import cancellation, dead_letter, event, gap, processed_message
 from ledger.store.journal import Head
 from ledger.store.processed_message import Processed
 
-APPLIED, REJECTED, DUPLICATE, CONFLICT, DEAD = (
-    Outcome  # to look one up on its class takes as long as to decide
-)
+# Looking one up on its class takes 0.2 us.
+APPLIED, REJECTED, DUPLICATE, CONFLICT, DEAD = Outcome
 
 
 @dataclass

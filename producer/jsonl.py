@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from ledger.domain.commands import COMMANDS, AnyCommand, MessageKey, is_key_part
 from ledger.domain.envelope import MODELS, parse_fields, validate
 from producer.lines import LINE_MAX, Block, Line
-from producer.quick import Ready, quick, quick_lines
+from producer.quick import Plain, Ready, quick, quick_lines
 
 QUOTE_MAX = 200
 APART = 8
@@ -51,9 +51,12 @@ class BadLine(NamedTuple):
         return f"{self.file}:{self.line}:{self.column} {what}"
 
 
-def read(file: str, block: Block, source: str) -> Iterable[tuple[Line, Ready | BadLine]]:
-    """Each line with what `parse` says of it, ready to be sent; without it where the lines are plain."""
-    if plain := quick_lines(block.text, source):
+def read(file: str, block: Block, plain: Plain | None, source: str) -> Iterable[tuple[Line, Ready | BadLine]]:
+    """Each line with what `parse` says of it, ready to be sent; without it where the lines are plain.
+
+    `plain` is what `quick_lines` says of the block as a whole.
+    """
+    if plain:
         return zip(block.lines(), plain.ready(source), strict=True)
     return _read(file, [*block.lines()], source)
 

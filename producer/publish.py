@@ -16,7 +16,7 @@ from producer.jsonl import BadLine, read
 from producer.lines import STDIN, BadInput, Block, Line, copy_verbatim, is_kept, open_input, read_blocks
 from producer.progress import Meter, Progress
 from producer.publisher import Publisher
-from producer.quick import Ready, quick_lines
+from producer.quick import Plain, Ready, quick_lines
 from producer.sending import Pace, send
 from producer.sidecar import Remembered, Sidecar
 
@@ -150,7 +150,7 @@ def _judge(feed: _Input, sidecar: Sidecar, rejects: _Rejects) -> int:
         if plain and plain.have_ids:
             lines += len(plain.ids)
             continue
-        for line, item in read(feed.name, block, feed.source):
+        for line, item in read(feed.name, block, plain, feed.source):
             lines += 1
             if isinstance(item, BadLine):
                 rejects.add(line, item)
@@ -168,7 +168,7 @@ def _commands(feed: _Input, remembered: Remembered, *, skip_bad: bool) -> Iterat
         if plain and plain.have_ids:
             commands: Iterable[tuple[Ready, str] | None] = plain.commands(feed.source)
         else:
-            commands = _one_by_one(feed, block, remembered, skip_bad=skip_bad)
+            commands = _one_by_one(feed, block, plain, remembered, skip_bad=skip_bad)
         count = 0
         for count, command in enumerate(commands, 1):
             if command:
@@ -180,10 +180,10 @@ def _commands(feed: _Input, remembered: Remembered, *, skip_bad: bool) -> Iterat
 
 
 def _one_by_one(
-    feed: _Input, block: Block, remembered: Remembered, *, skip_bad: bool
+    feed: _Input, block: Block, plain: Plain | None, remembered: Remembered, *, skip_bad: bool
 ) -> Iterator[tuple[Ready, str] | None]:
     """Those of a block, a line at a time; None for a bad line."""
-    for line, item in read(feed.name, block, feed.source):
+    for line, item in read(feed.name, block, plain, feed.source):
         if isinstance(item, BadLine):
             if not skip_bad:
                 raise _changed(feed.name, line)

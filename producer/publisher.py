@@ -144,8 +144,7 @@ class Publisher:
         now = _timestamp(time.time_ns() // 1_000_000)
         head: list[Any] = headers(ready.source, id, ready.name, now, key)
         while True:
-            if self._first_error is not None:
-                raise self._fault(self._first_error)
+            self._refuse_after_error()
             try:
                 self._producer.produce(self.topic, ready.value, key, headers=head, on_delivery=on_report)
                 break

@@ -87,7 +87,7 @@ def test_a_block_is_read_as_each_of_its_lines(lines, end):
     block = Block(1, 0, end.join(lines) + end, 0)
     items = [(line, parse("f", line, "shop")) for line in block.lines()]
     expected = [(line, item.ready() if isinstance(item, Item) else item) for line, item in items]
-    assert [*read("f", block, "shop")] == expected
+    assert [*read("f", block, quick_lines(block.text, "shop"), "shop")] == expected
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
