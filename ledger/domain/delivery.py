@@ -70,7 +70,7 @@ class Delivery(Struct, frozen=True, gc=False):
 
 def pack(key: bytes | None, value: bytes | None, headers: Headers | None) -> bytes:
     """A record's parts as a `Delivery` carries them, within this process."""
-    return marshal.dumps((key, value, headers), 2)  # later versions look for objects that occur twice
+    return marshal.dumps((key, value, headers))
 
 
 class Gap(NamedTuple):

@@ -2,16 +2,18 @@
 
 `decode` never raises: whatever the bytes are, the answer is exactly one of the two. What it accepts are UTF-8
 JSON objects with integers only and without repeated keys that their command's model accepts (`parse_fields`,
-`validate`); plain ones are known to be such without asking it (`slim.quick`).
+`validate`); plain ones are known to be such without asking it (`_plain`).
 Source: CloudEvents 1.0.2, "Kafka Protocol Binding", sections 3.2 (binary) and 3.3 (structured).
 """
 
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Never, TypeVar, cast
 
+from msgspec import MsgspecError
 from msgspec.structs import replace
 from pydantic import BaseModel, ValidationError
 
@@ -44,6 +46,12 @@ class _Invalid(Exception):
 
 def decode(headers: Headers | None, value: bytes | None) -> Request | Bad:
     """The command in a record, or why it is none."""
+    plain = _plain(headers, value) if headers and value else None
+    return plain or judge(headers, value)
+
+
+def judge(headers: Headers | None, value: bytes | None) -> Request | Bad:
+    """As `decode`, by the models alone: what decides about all records that aren't plain."""
     try:
         attributes = _attributes(headers or [])
         if value is None:
@@ -56,6 +64,38 @@ def decode(headers: Headers | None, value: bytes | None) -> Request | Bad:
         return _binary(attributes, value)
     except _Invalid as invalid:
         return invalid.bad
+
+
+def _plain(headers: Headers, value: bytes) -> Request | None:
+    """The command, if nothing in the record needs a second look, else None."""
+    attributes = dict(headers)
+    get = attributes.get
+    try:
+        source, fields = _common(
+            get("ce_specversion"), get("ce_source"), get("ce_type"), get("content-type", _JSON)
+        )
+        id, command = attributes["ce_id"].decode(), fields(value)  # type: ignore[union-attr]
+    except (_Invalid, KeyError, AttributeError, UnicodeDecodeError, MsgspecError):
+        return None
+    payload = canonical(command)
+    if len(attributes) < len(headers) or not is_key_part(id) or not slim.is_plain(value, payload):
+        return None
+    key = MessageKey(source, id)
+    return Request(key, command, _fingerprint(key, command, payload))
+
+
+@lru_cache(maxsize=1_000)
+def _common(
+    specversion: bytes | None, source: bytes | None, type: bytes | None, content_type: bytes | None
+) -> tuple[str, Callable[[bytes], slim.AnyCommand]]:
+    """What plain records have in common, so it is read once: their source, and what decodes their values.
+
+    Raises what `_plain` catches where they aren't plain, and then nothing of them is kept.
+    """
+    text, model = _sender(specversion, source, type)
+    if content_type != _JSON:
+        raise _Invalid("content_type", "needs a second look")
+    return text, slim.DECODE[model.NAME]
 
 
 def encode(
@@ -139,16 +179,12 @@ def _binary(attributes: dict[str, bytes | None], value: bytes) -> Request:
     get = attributes.get
     source, model = _sender(get("ce_specversion"), get("ce_source"), get("ce_type"))
     key = MessageKey(source, _key_part(_text(get("ce_id"), "ce_id")))
-    if quick := slim.quick(model.NAME, value):
-        return Request(key, quick[0], _fingerprint(key, *quick))
     return request(key, _command(model, _object(value)))
 
 
-@lru_cache(maxsize=1_000)
 def _sender(
     specversion: bytes | None, source: bytes | None, type: bytes | None
 ) -> tuple[str, type[AnyCommand]]:
-    """The source and the model: what records have in common, so it is read once."""
     model = _model(_text(specversion, "ce_specversion"), _text(type, "ce_type"))
     return _key_part(_text(source, "ce_source")), model
 
