@@ -13,10 +13,8 @@ Lock order: lane; stock rows, sorted; appended rows, table by table in primary k
 What can't be locked (accounts, rows that don't exist) is guarded by the head's catalogue counter.
 """
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from operator import itemgetter
 
 from ledger import failpoints
 from ledger.domain.decider import State
@@ -38,7 +36,7 @@ from ledger.store import (
 )
 from ledger.store.database import Connection, rollback, transaction
 from ledger.store.together import ask, ask_together
-from ledger.work import Work, lines
+from ledger.work import Work
 
 SEAL_ROUNDS = 2  # optimistic rounds before the head is locked first
 
@@ -64,10 +62,9 @@ def apply_batch(conn: Connection, batch: Batch, epoch: int) -> Applied:
         _load(conn, work)
         failpoints.hit("decide")
         outcomes = [work.decide(delivery) for delivery in batch.deliveries]
-        tables = _append(conn, work)
+        counts = work.counts()
+        digest = _append(conn, work, counts)
         _project(conn, work)
-        counts = Counter(outcomes)
-        digest = journal.digest(batch, counts, tables)
         entry = journal.Entry(
             work.entry, batch, epoch, counts, digest, work.bumps_catalogue, work.head.stock_generation
         )
@@ -107,30 +104,32 @@ def _load(conn: Connection, work: Work) -> None:
     failpoints.hit("load")
 
 
-def _append(conn: Connection, work: Work) -> list[list[str]]:
-    """Write what only grows, each table in the order of its primary key; returns the lines as digested.
+def _append(conn: Connection, work: Work, counts: Mapping[Outcome, int]) -> bytes:
+    """Write what only grows, each table in the order of its primary key; returns the digest of the entry.
 
-    The events' rows are made while the server takes the register's in.
+    Lines are made, and the digest is, while the server takes in what was sent before.
     """
-    work.cancelled.sort()
+    conflicts, gaps = conflict.lines(conn, work.entry, work.batch.lane, work.conflicts), work.gap_lines()
+    cancelled = work.cancelled_lines()
     try:
-        with copy.sending(conn, processed_message.COPY, lines(sorted(work.register))):
+        register = work.register_rows()
+        with copy.sending(conn, processed_message.COPY, register.blocks()):
             events = work.event_rows()
-            in_order = lines(sorted(events, key=itemgetter(0)))  # a stream's versions rise already
-        copy.send(conn, event.COPY, in_order)
-        copy.send(conn, cancellation.COPY, lines(work.cancelled))
+        with copy.sending(conn, event.COPY, events.blocks()):
+            tables = [register.lines(), events.lines(), cancelled, work.dead, conflicts, gaps]
+            digest = journal.digest(work.batch, counts, tables)
+        copy.send(conn, cancellation.COPY, cancelled)
     except Contended as error:
         if error.constraint in ("event_pkey", "cancellation_pkey") and not work.bumps_catalogue:
             rollback(conn)  # so that the head can be read: a rival on a new generation locks other rows
             if ask(conn, journal.read_head()).stock_generation == work.head.stock_generation:
                 raise Defect(f"{error.constraint} was violated although the goods were locked") from error
         raise
-    conflicts, gaps = conflict.lines(conn, work.entry, work.batch.lane, work.conflicts), work.gap_lines()
     copy.send(conn, dead_letter.COPY, work.dead)
     copy.send(conn, conflict.COPY, conflicts)
     copy.send(conn, gap.COPY, gaps)
     failpoints.hit("append")
-    return [lines(work.register), lines(events), lines(work.cancelled), work.dead, conflicts, gaps]
+    return digest
 
 
 def _project(conn: Connection, work: Work) -> None:

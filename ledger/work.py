@@ -4,7 +4,9 @@ Deliveries are decided in offset order on the batch's own state; repeats inside 
 one here. Nothing outlives the transaction that it was read in.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 
 from ledger.domain.commands import MessageKey
 from ledger.domain.decider import Place, State, decide, evolve
@@ -15,7 +17,7 @@ from ledger.domain.outcome import Outcome, Rejection
 from ledger.domain.slim import CancelPurchase
 from ledger.domain.user import User
 from ledger.errors import Park
-from ledger.store import cancellation, dead_letter, event, gap, processed_message
+from ledger.store import cancellation, copy, dead_letter, event, gap, processed_message
 from ledger.store.journal import Head
 from ledger.store.processed_message import Processed
 
@@ -47,10 +49,11 @@ class Work:
     missing_goods: set[str] = field(default_factory=set)
     before: State = field(default_factory=State)
     """The state as it was read; what is another object in `state` was changed."""
-    events: list[tuple[Place, MessageKey, AnyEvent]] = field(default_factory=list)
-    # rows, as (primary key, line)
-    register: list[tuple[str, str, str]] = field(default_factory=list)
+    events: list[tuple[int, Place, MessageKey, AnyEvent]] = field(default_factory=list)
+    """With their ordinals."""
+    register: list[tuple[MessageKey, Processed]] = field(default_factory=list)
     cancelled: list[tuple[str, str, str]] = field(default_factory=list)
+    """Primary key and line."""
     dead: list[str] = field(default_factory=list)
     conflicts: list[tuple[Delivery, Request, Processed]] = field(default_factory=list)
 
@@ -96,14 +99,22 @@ class Work:
             processed = Processed(request.fingerprint, decision.reason.value, None, self.entry, offset)
         else:
             place = evolve(self.state, key, decision)
-            self.events.append((place, key, decision))
+            self.events.append((len(self.events), place, key, decision))
             if isinstance(decision, PurchaseCancelled):
                 row = cancellation.line(self.entry, decision)
                 self.cancelled.append((decision.purchase_id, decision.purchase_source, row))
             processed = Processed(request.fingerprint, None, place.version, self.entry, offset)
         self.known[key] = processed
-        self.register.append((key.id, key.source, processed_message.line(key, processed)))
+        self.register.append((key, processed))
         return APPLIED if processed.reason is None else REJECTED
+
+    def counts(self) -> Counter[Outcome]:
+        """How many deliveries had which outcome."""
+        applied, rejected = len(self.events), len(self.register) - len(self.events)
+        conflicts, dead = len(self.conflicts), len(self.dead)
+        duplicates = len(self.batch.deliveries) - applied - rejected - conflicts - dead
+        found = zip(Outcome, (applied, rejected, duplicates, conflicts, dead), strict=True)
+        return Counter({outcome: number for outcome, number in found if number})
 
     @property
     def bumps_catalogue(self) -> bool:
@@ -134,18 +145,21 @@ class Work:
         users = {id_: self.before.users.get(id_) for id_ in self.read_users if id_ not in changed}
         return users, self.missing_goods.difference(self.state.goods)
 
-    def event_rows(self) -> list[tuple[str, int, str]]:
-        """The rows of the events, as (primary key, line), by ordinal."""
-        return [
-            (place.stream, place.version, event.line(self.entry, ordinal, place, key, happened))
-            for ordinal, (place, key, happened) in enumerate(self.events)
-        ]
+    def register_rows(self) -> copy.Rows:
+        """The register's, in the order of their offsets."""
+        keys = [(key.id, key.source) for key, _ in self.register]
+        return copy.Rows(keys, self.register, processed_message.line)
+
+    def event_rows(self) -> copy.Rows:
+        """Those of the events, by ordinal; a stream's versions rise with it."""
+        streams = [place.stream for _, place, _, _ in self.events]
+        return copy.Rows(streams, self.events, partial(event.line, self.entry))
+
+    def cancelled_lines(self) -> list[str]:
+        """Those of the cancellations, in the order of their primary key."""
+        self.cancelled.sort()
+        return [line for _, _, line in self.cancelled]
 
     def gap_lines(self) -> list[str]:
-        """The rows of the batch's gaps."""
+        """Those of the batch's gaps."""
         return [gap.line(self.entry, self.batch.lane, g) for g in self.batch.gaps]
-
-
-def lines(rows: list[tuple[str, str, str]] | list[tuple[str, int, str]]) -> list[str]:
-    """The lines of keyed rows, in their order."""
-    return [row[2] for row in rows]

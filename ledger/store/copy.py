@@ -12,6 +12,9 @@ from typing import Any, LiteralString
 from ledger.store.database import Connection, faults
 
 NULL = "\\N"
+Key = str | tuple[str, str]
+BLOCK_LINES = 128
+"""Some 20 kB: the server begins soon, and isn't asked too often."""
 Value = str | int | bytes | None | list[bytes | None]
 
 
@@ -20,23 +23,57 @@ def line(*values: Value) -> str:
     return "\t".join([_ENCODERS[type(value)](value) for value in values]) + "\n"
 
 
+class Rows:
+    """The rows of one table: sent in the order of their primary keys, digested in their own.
+
+    `line` makes a row's line of its parts, when its turn to be sent comes: while the server takes in those
+    before it.
+    """
+
+    def __init__(
+        self, keys: Sequence[Key], rows: Sequence[tuple[Any, ...]], line: Callable[..., str]
+    ) -> None:
+        self._keys = keys
+        self._rows = rows
+        self._line = line
+        self._sent: dict[int, str] = {}
+
+    def blocks(self) -> Iterator[str]:
+        """The lines to send, some at a time."""
+        rows, line = self._rows, self._line
+        order = sorted(range(len(rows)), key=self._keys.__getitem__)
+        for first in range(0, len(order), BLOCK_LINES):
+            numbers = order[first : first + BLOCK_LINES]
+            lines = [line(*rows[number]) for number in numbers]
+            self._sent.update(zip(numbers, lines, strict=True))
+            yield "".join(lines)
+
+    def lines(self) -> list[str]:
+        """All that were sent, by number."""
+        return list(map(self._sent.__getitem__, range(len(self._rows))))
+
+
 def send(conn: Connection, statement: LiteralString, lines: Sequence[str]) -> None:
     """Copy the lines into the table that the statement names; nothing is sent for none.
 
     Raises the ledger's faults, which tell a batch which constraint it lost a race on.
     """
-    with sending(conn, statement, lines):
+    with sending(conn, statement, ["".join(lines)] if lines else []):
         pass
 
 
 @contextmanager
-def sending(conn: Connection, statement: LiteralString, lines: Sequence[str]) -> Iterator[None]:
-    """As `send`; the body runs while the server takes the lines in."""
-    if not lines:
+def sending(conn: Connection, statement: LiteralString, blocks: Iterable[str]) -> Iterator[None]:
+    """As `send`, of blocks of lines; the body runs while the server takes in the last of them."""
+    blocks = iter(blocks)
+    first = next(blocks, None)
+    if first is None:
         yield
         return
     with faults(), conn.cursor() as cursor, cursor.copy(statement) as copy:
-        copy.write("".join(lines))
+        copy.write(first)
+        for block in blocks:
+            copy.write(block)
         yield
 
 
