@@ -1,19 +1,19 @@
 """The quick way to accept a line: plain lines only; the rest is left to `jsonl.parse`, the authority.
 
-Plain is printable ASCII without escapes, no space inside a value, no number below 1, no key twice and no
-null; types and bounds are those of the commands' own models. All that the models demand beyond bounds is
-true of such a line (visible characters, NFC, no NUL, not 0): a test holds the list of those demands.
+Plain is printable ASCII without escapes, no space inside a value, no key twice and no null; types and bounds
+are those of the slim commands. All that the models demand beyond these is true of such a line (visible
+characters, NFC, no NUL): a test holds the list of those demands.
 """
 
 from collections.abc import Iterator
 from functools import cache
 from typing import Annotated, Any, NamedTuple, Self, Union
 
-from msgspec import Meta, MsgspecError, Struct, defstruct
+from msgspec import Meta, MsgspecError, Struct, defstruct, structs
 from msgspec.json import Decoder, Encoder
 
-from ledger.domain.commands import COMMANDS, KEY_PART_MAX, AnyCommand, UserCommand, record_key
-from ledger.domain.slim import canonical
+from ledger.domain import slim
+from ledger.domain.commands import KEY_PART_MAX, AnyCommand, record_key
 from producer.lines import LINE_MAX
 
 
@@ -29,7 +29,7 @@ class Ready(Struct, frozen=True, gc=False):
     @classmethod
     def of(cls, source: str, id: str | None, command: AnyCommand) -> Self:
         """The command that was sent, or that a line says."""
-        return cls(source, id, command.NAME, record_key(command), canonical(command))
+        return cls(source, id, command.NAME, record_key(command), slim.canonical(command))
 
 
 class Plain(NamedTuple):
@@ -125,26 +125,20 @@ class _Forms(NamedTuple):
 
 @cache
 def _forms() -> _Forms:
-    types = [_fields_of(model) for model in COMMANDS.values()]
+    types = [_fields_of(command) for command in slim.COMMANDS.values()]
     forms = (
-        _Form(name, "user_id" if issubclass(model, UserCommand) else "goods_id", len(f'{{"type":"{name}",'))
-        for name, model in COMMANDS.items()
+        _Form(
+            name, "user_id" if issubclass(kind, slim.UserCommand) else "goods_id", len(f'{{"type":"{name}",')
+        )
+        for name, kind in slim.COMMANDS.items()
     )
     any_of: Any = Union[tuple(types)]  # noqa: UP007 (a union of a list)
     return _Forms(Decoder(any_of).decode_lines, dict(zip(types, forms, strict=True)))
 
 
-def _fields_of(model: type[AnyCommand]) -> type[Struct]:
-    properties = model.model_json_schema()["properties"]
-    fields = [(name, *_kind(schema)) for name, schema in properties.items()]
-    return defstruct(model.NAME, fields, bases=(_Fields,), tag=model.NAME, kw_only=True)
-
-
-def _kind(schema: dict[str, Any]) -> tuple[Any, ...]:
-    """Type of a field, and default if it has one."""
-    bounds = schema["anyOf"][0] if "anyOf" in schema else schema
-    if bounds["type"] == "integer":
-        kind: Any = Annotated[int, Meta(ge=max(1, bounds["minimum"]), le=bounds["maximum"])]
-    else:
-        kind = Annotated[str, Meta(min_length=1, max_length=bounds.get("maxLength", KEY_PART_MAX))]
-    return (kind | None, None) if "anyOf" in schema else (kind,)
+def _fields_of(command: type[slim.AnyCommand]) -> type[Struct]:
+    fields = [
+        (field.name, field.type) if field.required else (field.name, field.type, field.default)
+        for field in structs.fields(command)
+    ]
+    return defstruct(command.NAME, fields, bases=(_Fields,), tag=command.NAME, kw_only=True)

@@ -54,7 +54,7 @@ class ReceiveStock(Command, frozen=True, kw_only=True):
 
 class AdjustStock(Command, frozen=True, kw_only=True):
     NAME = "AdjustStock"
-    delta: int
+    delta: Quantity  # when decoded; the model judges those below 1
     goods_id: BusinessId
     note: Text | None = None
 
@@ -92,12 +92,11 @@ canonical: Callable[[AnyCommand | AnyModel], bytes] = Encoder(enc_hook=of).encod
 
 
 DECODE: dict[str, Callable[[bytes], AnyCommand]] = {
-    name: Decoder(command).decode for name, command in COMMANDS.items() if command is not AdjustStock
+    name: Decoder(command).decode for name, command in COMMANDS.items()
 }
 """By name, what makes a command of a record's value, or raises MsgspecError or UnicodeDecodeError.
 
-What `is_plain` then says yes to, the model accepts, with the same fields. (Not AdjustStock, whose delta must
-not be 0.)
+What `is_plain` then says yes to, the model accepts, with the same fields.
 """
 
 
