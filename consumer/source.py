@@ -69,15 +69,15 @@ class Source:
             self._hand_over()
         if messages:
             failpoints.hit("decode")
-        last: dict[Lane, Message] = {}
+        last: dict[LaneQueue[Message], Message] = {}
         for message in messages:
             queue = self.lanes.get(message.partition())  # type: ignore[arg-type]
             if queue is None or message.error():
                 self._take_event(message, queue)
             elif queue.offer(offset_of(message), message):
-                last[queue.lane] = message
-        for lane, message in last.items():
-            self._check_leader(lane, message.leader_epoch())
+                last[queue] = message
+        for queue, message in last.items():
+            self._check_leader(queue.lane, message.leader_epoch())
         for partition, queue in self.lanes.items():
             if queue.seek_to is not None:
                 self._seek(partition, queue)

@@ -2,7 +2,7 @@
 
 Plain is printable ASCII without escapes, no space inside a value, no key twice and no null; types and bounds
 are those of the slim commands. All that the models demand beyond these is true of such a line (visible
-characters, NFC, no NUL): a test holds the list of those demands.
+characters, NFC, no NUL, not 0): a test holds the list of those demands.
 """
 
 from collections.abc import Iterator
