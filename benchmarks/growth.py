@@ -22,7 +22,8 @@ from benchmarks.workload import Workload, encoded
 SIZES = (0, 1_000_000, 5_000_000, 10_000_000)
 QUICK_SIZES = (0, 20_000)
 ID_VERSIONS = (7, 4)
-COMMANDS = 100_000
+COMMANDS = 300_000
+"""170 MB of rows and indexes: more than the buffers hold, so an empty ledger's pages are written back too."""
 QUICK_COMMANDS = 4_000
 RATE = 2_000
 SECONDS = 5
