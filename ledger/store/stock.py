@@ -8,10 +8,12 @@ from ledger.store.copy import texts
 from ledger.store.database import Connection
 from ledger.store.together import Question
 
-# In sorted order: two batches that share goods lock them in the same order and can't deadlock.
+# In sorted order: two batches that share goods lock them in the same order and can't deadlock. A join, because
+# Postgres checks the conditions again for each row that it waited for: none may hold the whole list.
 LOCK = """
-SELECT goods_id FROM ledger.stock
-WHERE generation = %s AND goods_id = ANY(string_to_array(%s, E'\\n')) ORDER BY goods_id FOR UPDATE
+SELECT s.goods_id
+FROM unnest(string_to_array(%s, E'\\n')) AS w (goods_id) JOIN ledger.stock s ON s.goods_id = w.goods_id
+WHERE s.generation = %s ORDER BY s.goods_id FOR UPDATE OF s
 """
 READ = """
 SELECT goods_id, version, on_hand FROM ledger.stock
@@ -47,7 +49,7 @@ def lock(generation: int, goods_ids: Iterable[str]) -> Question[set[str]]:
     Only these count: a row that is committed between this statement and `read` is seen by the second and
     held by neither.
     """
-    return Question(LOCK, (generation, texts(goods_ids)), lambda rows: {goods_id for (goods_id,) in rows})
+    return Question(LOCK, (texts(goods_ids), generation), lambda rows: {goods_id for (goods_id,) in rows})
 
 
 def read(generation: int, goods_ids: Iterable[str]) -> Question[dict[str, Goods]]:

@@ -162,7 +162,7 @@ def hot(size: int) -> dict[str, tuple[str, object, int]]:
     return {
         "register: known keys": (processed_message.PROBE, [texts(ids)], 400),
         "register: fresh keys": (processed_message.PROBE, [texts(fresh)], 400),
-        "stock: lock": (stock.LOCK, [1, texts(goods)], 700),
+        "stock: lock": (stock.LOCK, [texts(goods), 1], 700),
         "stock: read": (stock.READ, [1, texts(goods)], 400),
         "stock: update": (stock.UPDATE, changed, 900),
         "account: read": (account.READ, [texts(users)], 400),
@@ -214,3 +214,15 @@ def test_pages_are_local_in_a_table_that_was_just_filled(conn):
     assert buffers(conn, check_messages.EVENTS, page) >= blocks
     check.settle(conn)
     assert buffers(conn, check_messages.EVENTS, page) <= hot(20_000)["events of a page"][-1]
+
+
+def test_a_row_that_was_waited_for_is_checked_by_itself(conn):
+    """Postgres checks a row again that it waited for. No condition holds the list of all goods: reading it
+    anew for each of 1,000 goods that two lanes share took 58 ms a batch, and four times that for twice as many."""
+    conn.execute(f"PREPARE locking AS {prepared(stock.LOCK)}")
+    conn.execute("SET plan_cache_mode = force_generic_plan")
+    with psycopg.ClientCursor(conn) as cursor:
+        cursor.execute("EXPLAIN (VERBOSE) EXECUTE locking (%s, 1)", [texts(["g1", "g2"])])
+        conditions = [line for (line,) in cursor if "Cond:" in line or "Filter:" in line]
+    assert conditions
+    assert not any("string_to_array" in line for line in conditions), conditions
