@@ -8,8 +8,8 @@ from ledger.store.copy import texts
 from ledger.store.database import Connection
 from ledger.store.together import Question
 
-# In sorted order: two batches that share goods lock them in the same order and can't deadlock. A join, because
-# Postgres checks the conditions again for each row that it waited for: none may hold the whole list.
+# In sorted order: two batches that share goods lock them in the same order and can't deadlock. A join,
+# because Postgres checks the conditions again for each row that it waited for: none may hold the whole list.
 LOCK = """
 SELECT s.goods_id
 FROM unnest(string_to_array(%s, E'\\n')) AS w (goods_id) JOIN ledger.stock s ON s.goods_id = w.goods_id

@@ -217,8 +217,8 @@ def test_pages_are_local_in_a_table_that_was_just_filled(conn):
 
 
 def test_a_row_that_was_waited_for_is_checked_by_itself(conn):
-    """Postgres checks a row again that it waited for. No condition holds the list of all goods: reading it
-    anew for each of 1,000 goods that two lanes share took 58 ms a batch, and four times that for twice as many."""
+    """Postgres checks the conditions again for a row that it waited for: none of them holds the list of all
+    goods. (Read anew for each of 1,000 goods that two lanes shared, it took 58 ms.)"""
     conn.execute(f"PREPARE locking AS {prepared(stock.LOCK)}")
     conn.execute("SET plan_cache_mode = force_generic_plan")
     with psycopg.ClientCursor(conn) as cursor:
