@@ -4,8 +4,8 @@ The sender keeps to its schedule whatever the ledger does, and a command's time 
 *meant* to be sent: a stall counts for all who waited behind it (no coordinated omission). What was really
 sent and applied a second is said beside it; where that is less than asked for, the latency is a queue's.
 
-The observer asks again and again on a connection of its own, a pause of 1 ms between: times are that much
-too long at most, and never too short. At 2,000/s a loop that does nothing but insert stands beside ours.
+The observer asks again and again on a connection of its own, a pause of 1 to 5 ms between: times are that
+much too long at most, and never too short. At 2,000/s a loop that does nothing but insert stands beside ours.
 """
 
 import time
@@ -200,7 +200,7 @@ def _send(kafka: dict[str, str], topic: str, workload: Workload, rate: float, pi
         due = begin + number / rate
         while (left := due - time.monotonic()) > 0:
             producer.poll(0)
-            time.sleep(max(left, SLEEP_MIN_S))
+            time.sleep(max(left, SLEEP_MIN_S))  # poll itself would spin: it counts in milliseconds
         late_s = max(late_s, -left)
         while True:
             with suppress(BufferError):

@@ -13,6 +13,7 @@ Lock order: lane; stock rows, sorted; appended rows, table by table in primary k
 What can't be locked (accounts, rows that don't exist) is guarded by the head's catalogue counter.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -62,7 +63,7 @@ def apply_batch(conn: Connection, batch: Batch, epoch: int) -> Applied:
         _load(conn, work)
         failpoints.hit("decide")
         outcomes = [work.decide(delivery) for delivery in batch.deliveries]
-        counts = work.counts()
+        counts = Counter(outcomes)
         digest = _append(conn, work, counts)
         _project(conn, work)
         entry = journal.Entry(

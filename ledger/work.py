@@ -4,7 +4,6 @@ Deliveries are decided in offset order on the batch's own state; repeats inside 
 one here. Nothing outlives the transaction that it was read in.
 """
 
-from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -108,14 +107,6 @@ class Work:
         self.register.append((key, processed))
         return APPLIED if processed.reason is None else REJECTED
 
-    def counts(self) -> Counter[Outcome]:
-        """How many deliveries had which outcome."""
-        applied, rejected = len(self.events), len(self.register) - len(self.events)
-        conflicts, dead = len(self.conflicts), len(self.dead)
-        duplicates = len(self.batch.deliveries) - applied - rejected - conflicts - dead
-        found = zip(Outcome, (applied, rejected, duplicates, conflicts, dead), strict=True)
-        return Counter({outcome: number for outcome, number in found if number})
-
     @property
     def bumps_catalogue(self) -> bool:
         """Whether it registers, closes or lists: what others may have read without a lock."""
@@ -157,8 +148,7 @@ class Work:
 
     def cancelled_lines(self) -> list[str]:
         """Those of the cancellations, in the order of their primary key."""
-        self.cancelled.sort()
-        return [line for _, _, line in self.cancelled]
+        return [line for _, _, line in sorted(self.cancelled)]
 
     def gap_lines(self) -> list[str]:
         """Those of the batch's gaps."""

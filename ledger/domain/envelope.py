@@ -9,7 +9,6 @@ Source: CloudEvents 1.0.2, "Kafka Protocol Binding", sections 3.2 (binary) and 3
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Never, TypeVar, cast
 
@@ -70,32 +69,18 @@ def _plain(headers: Headers, value: bytes) -> Request | None:
     """The command, if nothing in the record needs a second look, else None."""
     attributes = dict(headers)
     get = attributes.get
+    if len(attributes) < len(headers) or get("content-type", _JSON) != _JSON:
+        return None
     try:
-        source, fields = _common(
-            get("ce_specversion"), get("ce_source"), get("ce_type"), get("content-type", _JSON)
-        )
-        id, command = attributes["ce_id"].decode(), fields(value)  # type: ignore[union-attr]
+        source, model = _sender(get("ce_specversion"), get("ce_source"), get("ce_type"))
+        id, command = attributes["ce_id"].decode(), slim.DECODE[model.NAME](value)  # type: ignore[union-attr]
     except (_Invalid, KeyError, AttributeError, UnicodeDecodeError, MsgspecError):
         return None
     payload = canonical(command)
-    if len(attributes) < len(headers) or not is_key_part(id) or not slim.is_plain(value, payload):
+    if not is_key_part(id) or not slim.is_plain(value, payload):
         return None
     key = MessageKey(source, id)
     return Request(key, command, _fingerprint(key, command, payload))
-
-
-@lru_cache(maxsize=1_000)
-def _common(
-    specversion: bytes | None, source: bytes | None, type: bytes | None, content_type: bytes | None
-) -> tuple[str, Callable[[bytes], slim.AnyCommand]]:
-    """What plain records have in common, so it is read once: their source, and what decodes their values.
-
-    Raises what `_plain` catches where they aren't plain, and then nothing of them is kept.
-    """
-    text, model = _sender(specversion, source, type)
-    if content_type != _JSON:
-        raise _Invalid("content_type", "needs a second look")
-    return text, slim.DECODE[model.NAME]
 
 
 def encode(
@@ -182,9 +167,11 @@ def _binary(attributes: dict[str, bytes | None], value: bytes) -> Request:
     return request(key, _command(model, _object(value)))
 
 
+@lru_cache(maxsize=1_000)
 def _sender(
     specversion: bytes | None, source: bytes | None, type: bytes | None
 ) -> tuple[str, type[AnyCommand]]:
+    """The source and the model: what records have in common, so it is read once; nothing invalid is kept."""
     model = _model(_text(specversion, "ce_specversion"), _text(type, "ce_type"))
     return _key_part(_text(source, "ce_source")), model
 

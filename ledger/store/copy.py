@@ -12,10 +12,10 @@ from typing import Any, LiteralString
 from ledger.store.database import Connection, faults
 
 NULL = "\\N"
+Value = str | int | bytes | None | list[bytes | None]
 Key = str | tuple[str, str]
 BLOCK_LINES = 128
 """Some 20 kB: the server begins soon, and isn't asked too often."""
-Value = str | int | bytes | None | list[bytes | None]
 
 
 def line(*values: Value) -> str:

@@ -54,7 +54,7 @@ def plain(name: str, value: bytes) -> slim.AnyCommand | None:
     """The command in the bytes, if they need no second look."""
     try:
         command = slim.DECODE[name](value)
-    except (KeyError, msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
     return command if slim.is_plain(value, slim.canonical(command)) else None
 
