@@ -12,8 +12,8 @@ COPY consumer consumer
 COPY producer producer
 COPY stockledger stockledger
 RUN pip install --no-cache-dir --no-deps --no-build-isolation . \
- && useradd --create-home stockledger
+ && useradd --create-home --uid 10001 stockledger
 
-USER stockledger
+USER 10001
 WORKDIR /home/stockledger
 ENTRYPOINT ["stockledger"]

@@ -1,32 +1,72 @@
 # Needs make and Python 3.11 or later; everything else is installed into .venv, at locked versions.
 # PYTHON=python3.13 chooses the interpreter, ARGS="-k lane -x" goes to the command of the target.
 
-PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
-	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 COMPILE := uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
 	--custom-compile-command "make lock" pyproject.toml --extra demo --group build
 
-# A virtual environment whose interpreter or pip is gone is made again.
-$(shell $(BIN)/python -c 'import pip' 2>/dev/null || rm -f .venv/*.stamp)
+WORKERS := 4
+OLDEST := -m "not slow" tests/postgres tests/kafka/test_crash.py tests/kafka/test_postgres_faults.py \
+	$(addprefix tests/e2e/test_,publish_run_answer.py cli_answers.py cli_projections.py) \
+	--ignore=tests/postgres/test_embedded_postgres.py
 
-.PHONY: help demo test check bench bench-all lock clean
+# Without Kafka; consumer and producer are proven on it.
+COVERING := tests/unit tests/postgres
+CORE := ledger/domain/*,ledger/batch*.py,ledger/store/tables/*
+
+CONTRACTS := tests/test_architecture.py::test_import_contracts_hold  # what lint-imports says itself
+
+# Tests start Python hundreds of times: what it compiles is kept, whatever the environment says.
+unexport PYTHONDONTWRITEBYTECODE
+
+# A virtual environment that doesn't work, or that an old Python made since, is looked at again.
+$(shell $(BIN)/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || rm -f .venv/*.stamp)
+
+.PHONY: help demo test test-quick test-newest test-oldest coverage check docs reference release-check interface bench bench-all \
+	lock clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/demo.stamp  ## the whole story in a minute, without Docker or Java
 	$(BIN)/stockledger demo $(ARGS)
 
 test: .venv/dev.stamp  ## all tests, on the best Kafka and Postgres that this machine offers
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) $(ARGS)
 
-check: .venv/dev.stamp  ## style, types, floors
+test-quick: .venv/dev.stamp  ## those that need no services
+	$(BIN)/pytest -n 2 tests/unit tests/test_architecture.py $(ARGS)
+
+coverage: .venv/dev.stamp  ## the unit and Postgres tests, and which branches they reach; slower
+	$(BIN)/pytest -n $(WORKERS) --cov --cov-report= -m "not slow" $(COVERING) $(ARGS)
+	$(BIN)/coverage report
+	$(BIN)/coverage report --include="$(CORE)"
+
+test-newest: .venv/dev.stamp  ## the unit tests on the newest Python that this machine has, or an image of it
+	$(BIN)/python -m tools.newest $(ARGS)
+
+test-oldest: .venv/dev.stamp  ## those that an older Kafka or Postgres could break, on the oldest; needs Java, Maven, postgresql-15
+	STOCKLEDGER_TEST_RUNG=java STOCKLEDGER_TEST_POSTGRES=15 STOCKLEDGER_TEST_KAFKA=3.9.1 \
+	$(BIN)/pytest -n $(WORKERS) $(OLDEST) $(ARGS)
+
+check: .venv/dev.stamp  ## style, types, floors, links, and that the pages say all that there is
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/pytest -q tests/test_docs.py tests/test_architecture.py tests/unit/test_interface.py --deselect $(CONTRACTS)
+
+docs: .venv/docs.stamp  ## the pages as a site that can be searched, in build/site; a broken link fails
+	$(BIN)/python -m tools.site
+
+release-check: .venv/dev.stamp  ## build wheel and sdist, and run the demo from the wheel in an empty environment
+	$(BIN)/python -m tools.release
+
+interface: .venv/dev.stamp  ## write tests/unit/interface.txt anew, after a change of what is public
+	$(BIN)/python -m tests.support.interface
+
+reference: .venv/dev.stamp  ## write anew what pages say about the program: verbs, settings, formats, floors
+	$(BIN)/python -m tools.reference
 
 bench: .venv/dev.stamp  ## commands per second beside the limit and the naive way; 20 minutes on 2 calm cores
 	$(BIN)/python -m benchmarks throughput $(ARGS)
@@ -37,15 +77,12 @@ bench-all: .venv/dev.stamp  ## latency, growth, shapes that hurt and the produce
 lock:  ## resolve requirements/*.txt again after a change in pyproject.toml; needs uv
 	$(COMPILE) -o requirements/demo.txt
 	$(COMPILE) --group test --group check -o requirements/dev.txt
+	$(COMPILE) --group docs -c requirements/dev.txt -o requirements/docs.txt
 
 clean:  ## remove .venv and everything generated
 	rm -rf .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/%.stamp: requirements/%.txt pyproject.toml
-	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or later found; set PYTHON=/path/to/python" >&2; exit 1; }
-	@$(BIN)/python -c 'import pip' 2>/dev/null || { rm -rf .venv && $(PYTHON) -m venv .venv; } || \
-		{ echo "error: $(PYTHON) can't make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
-	$(PIP) install --require-hashes -r $<
-	$(PIP) install --no-deps --no-build-isolation -e .
+.venv/%.stamp: requirements/%.txt requirements/install pyproject.toml
+	@sh requirements/install $*
 	@touch $@

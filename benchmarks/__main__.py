@@ -4,6 +4,7 @@
     latency     from send() to visible, open loop at 100 to 50,000 commands/s; 5 minutes
     growth      rate, WAL and latency after 0 to 10 million processed messages; 30 minutes
     repeats     duplicates and rejections, as ratios to clean input; 5 minutes
+    natural     the first load of a fresh ledger beside the same on an analysed one; 2 minutes
     shapes      input that hurts: one SKU, Zipf, a million goods, a batch of one; 8 minutes
     producer    `publish` beside librdkafka's own producer; 1 minute (10 million lines: --lines 10000000)
     report      the tables and plots again from results/*.json; no services needed
@@ -18,7 +19,7 @@ import argparse
 import json
 from types import ModuleType
 
-from benchmarks import growth, latency, producer, repeats, report, shapes, throughput
+from benchmarks import growth, latency, natural, producer, repeats, report, shapes, throughput
 from benchmarks.result import Options, keep, kept
 from benchmarks.testbed import Testbed
 from consumer.worker import rarely_collect_cycles
@@ -28,6 +29,7 @@ ALL: dict[str, ModuleType] = {
     "latency": latency,
     "growth": growth,
     "repeats": repeats,
+    "natural": natural,
     "shapes": shapes,
     "producer": producer,
 }

@@ -37,7 +37,7 @@ def ledger(
     same("register rows", applied + rejected, number(conn, REGISTERED, topic))
     same("events, pieces sold", (applied, pieces), conn.execute(EVENTS, [topic]).fetchone())
     same("stock", before - pieces, number(conn, ON_HAND))
-    return entries
+    return int(entries)
 
 
 def same(what: str, wanted: object, found: object) -> None:

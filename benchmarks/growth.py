@@ -7,14 +7,15 @@ that the first change of each page is written whole to the WAL: random ids pay m
 """
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import psycopg
 
 from benchmarks import fill, latency
-from benchmarks.crew import Layout
 from benchmarks.ours import ours_on
 from benchmarks.plot import Series, chart
+from benchmarks.processes import Layout
 from benchmarks.result import Options, Runs, cell, spread_cell, table
 from benchmarks.testbed import Testbed
 from benchmarks.workload import Workload, encoded
@@ -32,7 +33,7 @@ BUFFERS = "128MB"
 
 
 def run(bed: Testbed, options: Options) -> dict[str, Any]:
-    """By kind of id: grow, measure, grow."""
+    """Grow a ledger and measure it, size by size, for each kind of id."""
     sizes = QUICK_SIZES if options.quick else SIZES
     if bed.machine()["settings"]["shared_buffers"] != BUFFERS:
         bed.skip(
@@ -60,7 +61,7 @@ def _measure(
     for number in range(options.rounds):
         seed = 1_000 + (step * options.rounds + number) * 2
         load = encoded(replace(workload, seed=seed))
-        runs.play(1, {name: lambda load=load: ours_on(bed, dsn, load, Layout())})
+        runs.play(1, {name: partial(ours_on, bed, dsn, load, Layout())})
         seconds = QUICK_SECONDS if options.quick else SECONDS
         calm = replace(workload, seed=seed + 1, commands=RATE * (latency.WARM_S + seconds))
         waits.append(latency.ours(bed, dsn, calm, RATE).as_json())

@@ -1,7 +1,7 @@
 """How long from send() until the commit is visible to another connection, under an open loop of load.
 
 The sender keeps to its schedule whatever the ledger does, and a command's time runs from the moment it was
-*meant* to be sent: a stall counts for all who waited behind it (no coordinated omission). What was really
+*meant* to be sent: a stall counts for all who waited because of it (no coordinated omission). What was really
 sent and applied a second is said beside it; where that is less than asked for, the latency is a queue's.
 
 The observer asks again and again on a connection of its own, a pause of 1 to 5 ms between: times are that
@@ -20,15 +20,16 @@ import psycopg
 from confluent_kafka import TopicPartition
 
 from benchmarks import checks
-from benchmarks.crew import Crew, Layout, helpers
 from benchmarks.measure import Spread, percentile
 from benchmarks.plot import Series, chart
+from benchmarks.processes import Crew, Layout, helpers
 from benchmarks.result import Options, spread_cell, table
 from benchmarks.testbed import PARTITIONS, Testbed
 from benchmarks.workload import Workload, encoded
-from consumer.topic import available, open_consumer
+from consumer.clients import open_consumer
+from consumer.records import available
 from consumer.worker import rarely_collect_cycles
-from producer import properties
+from producer import client
 
 RATES = {100: 10.0, 2_000: 10.0, 20_000: 8.0, 50_000: 5.0}
 """Seconds by commands a second."""
@@ -36,10 +37,10 @@ QUICK_RATES = {100: 2.0, 2_000: 2.0}
 BESIDE = 2_000
 WARM_S = 1
 """At the start, under the same load, not counted: clients meet their broker, statements are prepared."""
-PAUSE_S = {100: 0.001, 2_000: 0.001, 20_000: 0.003, 50_000: 0.005}
-"""Of the observer, by commands a second: it shares the cores with what it looks at."""
+PAUSE_S: dict[float, float] = {100: 0.001, 2_000: 0.001, 20_000: 0.003, 50_000: 0.005}
+"""The observer's pause by commands a second: it shares the cores with what it looks at."""
 SLEEP_MIN_S = 0.0005
-"""Of the sender: what falls due meanwhile is sent behind it, so at 50,000/s it wakes 2,000 times a second."""
+"""The sender's shortest sleep. What falls due meanwhile is sent after it: 2,000 wakes at 50,000/s."""
 LEAD_S = 0.5
 DRAIN_S = 120.0
 INSERT_SIZE = 500
@@ -191,7 +192,7 @@ def _send(kafka: dict[str, str], topic: str, workload: Workload, rate: float, pi
     rarely_collect_cycles()
     records = encoded(workload).records
     lanes = array("i", [record.lane(PARTITIONS) for record in records])
-    producer = properties.make_producer(properties.complete(kafka), lambda _: None)
+    producer = client.make_producer(client.complete(kafka), lambda _: None)
     producer.list_topics(topic, timeout=10)
     pipe.send("ready")
     begin = pipe.recv()
@@ -202,15 +203,20 @@ def _send(kafka: dict[str, str], topic: str, workload: Workload, rate: float, pi
             producer.poll(0)
             time.sleep(max(left, SLEEP_MIN_S))  # poll itself would spin: it counts in milliseconds
         late_s = max(late_s, -left)
+        headers: Any = record.headers
         while True:
             with suppress(BufferError):
-                producer.produce(topic, record.value, record.key, lanes[number], headers=record.headers)
+                producer.produce(topic, record.value, record.key, lanes[number], headers=headers)
                 break
             producer.poll(0.001)
     sent_s = time.monotonic() - begin
     assert producer.flush(60) == 0
     pipe.send((lanes, max(sent_s, workload.commands / rate), late_s))
     pipe.recv()  # until we are ended
+
+
+def _headers(message: Any) -> dict[str, bytes]:
+    return dict(message.headers())
 
 
 def _insert(kafka: dict[str, str], dsn: str, topic: str, pipe) -> None:
@@ -223,7 +229,7 @@ def _insert(kafka: dict[str, str], dsn: str, topic: str, pipe) -> None:
             messages = [m for m in available(consumer, INSERT_SIZE, 0.1) if not m.error()]
             if messages:
                 rows = [
-                    (m.partition(), m.offset(), dict(m.headers())["ce_id"].decode(), m.value().decode())
+                    (m.partition(), m.offset(), _headers(m)["ce_id"].decode(), (m.value() or b"").decode())
                     for m in messages
                 ]
                 with conn.cursor() as cursor:
@@ -232,7 +238,7 @@ def _insert(kafka: dict[str, str], dsn: str, topic: str, pipe) -> None:
 
 
 def spread(each: list[dict[str, float]], what: str) -> Spread:
-    """Of one figure, over the rounds."""
+    """The spread of one figure over the rounds."""
     return Spread.of([run[what] for run in each])
 
 

@@ -4,14 +4,14 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import LiteralString
+from typing import Any, LiteralString
 
 import psycopg
 
 from benchmarks import checks
-from benchmarks.crew import Layout
 from benchmarks.measure import Run
 from benchmarks.ours import ours_on
+from benchmarks.processes import Layout
 from benchmarks.testbed import Testbed
 from benchmarks.workload import Load, Workload
 
@@ -73,8 +73,9 @@ def _rows(conn: psycopg.Connection, statement: LiteralString) -> list[bytes]:
         return [bytes(line) for line in copy]
 
 
-def _sorted(lines: list[bytes], primary_key: Callable[[list[bytes]], tuple]) -> bytes:
-    return b"".join(sorted(lines, key=lambda line: primary_key(line.rstrip().split(b"\t"))))
+def _sorted(lines: list[bytes], primary_key: Callable[[list[bytes]], tuple[Any, ...]]) -> bytes:
+    ordered = sorted(lines, key=lambda line: primary_key(line.rstrip().split(b"\t")))
+    return b"".join(ordered)
 
 
 def _register_key(columns: list[bytes]) -> tuple[bytes, bytes]:

@@ -29,7 +29,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
-        """Of at least one value."""
+        """The spread of at least one value."""
         return cls(min(values), statistics.median(values), max(values))
 
 
@@ -53,7 +53,7 @@ class Run:
         return self.commands / self.seconds
 
     def as_json(self) -> dict[str, float | None]:
-        """For results/*.json."""
+        """The run as results/*.json has it."""
         return {"rate": self.rate, **asdict(self)}
 
 
@@ -108,7 +108,8 @@ def fdatasync_us(seconds: float = 1.0) -> Spread:
 
     Percentiles 10, 50 and 90, in this folder: /tmp may be memory. What `pg_test_fsync` does for fdatasync.
     """
-    page, times = os.urandom(PAGE), []
+    page = os.urandom(PAGE)
+    times: list[float] = []
     with tempfile.TemporaryFile(dir=Path(__file__).parent) as file:
         file.write(page * 2048)
         file.flush()

@@ -6,8 +6,8 @@ from dataclasses import replace
 import psycopg
 
 from benchmarks import checks
-from benchmarks.crew import Crew, Layout
 from benchmarks.measure import Run
+from benchmarks.processes import Crew, Layout
 from benchmarks.testbed import Testbed
 from benchmarks.workload import Load, Workload
 

@@ -18,7 +18,7 @@ class Series(NamedTuple):
 
 
 class _Axis(NamedTuple):
-    """From numbers to pixels, by their logarithm."""
+    """Maps numbers to pixels by their logarithm."""
 
     low: float
     high: float

@@ -9,17 +9,18 @@ ones repeat a block of records that fits into memory: what they send weighs the 
 """
 
 import tempfile
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Producer
 
-from benchmarks.crew import helpers
+from benchmarks.processes import helpers
 from benchmarks.result import Options, Runs, cell, spread_cell, table
 from benchmarks.testbed import PARTITIONS, Testbed
 from benchmarks.workload import Workload, commands, encoded
-from consumer import topic as topics
+from consumer import admin
 from consumer.worker import rarely_collect_cycles
 from producer.jsonl import to_line
 from producer.publish import publish_lines
@@ -38,9 +39,7 @@ def run(bed: Testbed, options: Options) -> dict[str, Any]:
             out.writelines(to_line(key, command) for key, command in commands(workload))
         size = file.stat().st_size
         runs = Runs()
-        runs.play(
-            options.rounds, {name: lambda name=name: _send(bed, name, file, workload) for name in CONTENDERS}
-        )
+        runs.play(options.rounds, {name: partial(_send, bed, name, file, workload) for name in CONTENDERS})
     return {"lines": options.lines, "file_bytes": size, "runs": runs.as_json()}
 
 
@@ -54,8 +53,8 @@ def _send(bed: Testbed, name: str, file: Path, workload: Workload):
                 pipe.recv()
 
             run = bed.measured(workload.commands, pids, work)
-        marks = topics.watermarks(bed.kafka, topic, PARTITIONS)
-        if (there := sum(end for _, end in marks.values())) != workload.commands:
+        marks = admin.watermarks(bed.kafka, topic, PARTITIONS).all()
+        if (there := sum(each.end for each in marks.values())) != workload.commands:
             raise RuntimeError(f"{name}: {there} records in the topic, not {workload.commands}")
     return run
 

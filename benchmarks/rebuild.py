@@ -32,15 +32,17 @@ from ledger.domain.commands import PurchaseGoods
 from ledger.domain.events import EVENTS, AnyEvent, GoodsPurchased, PurchaseCancelled
 from ledger.domain.upcast import load
 from ledger.errors import Contended
-from ledger.pace import Report
 from ledger.projections.projection import Projection
 from ledger.projections.purchases_by_user import PurchasesByUser
 from ledger.projections.sales_by_day import SalesByDay
 from ledger.projections.stock import Stock
-from ledger.projector import Projector
-from ledger.rebuild import BUDGETS, Options, rebuild
-from ledger.retire import cancel, drop_old
-from ledger.store import database, migrate
+from ledger.rebuilding.pace import RebuildProgress
+from ledger.rebuilding.projector import Projector
+from ledger.rebuilding.rebuild import BUDGETS, RebuildOptions, rebuild
+from ledger.rebuilding.retire import cancel, drop_old
+from ledger.store.connection import database
+from ledger.store.connection.database import Connection
+from ledger.store.schema import migrate
 from tests.support.batches import Lanes, says
 
 PER_ENTRY = 5_000
@@ -63,7 +65,7 @@ SELECT p, nextval('ledger.entry_number'), 't', 0, 1, (p - 1) * %(size)s, p * %(s
        timestamptz '2026-01-01' + p * interval '10 minutes', '', ''
 FROM generate_series(1, %(events)s / %(size)s) p
 """
-# Each goods: listed, received once, then bought by anybody; every 50th event of a goods is a cancellation.
+# Each item: listed, received once, then bought by anybody; every 50th event of an item is a cancellation.
 EVENT = """
 INSERT INTO ledger.event
 SELECT n / %(size)s + 1, n %% %(size)s, 'goods-' || goods, version, type,
@@ -106,7 +108,7 @@ def ledger(dsn: str, events: int) -> Iterator[str]:
         admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         try:
             own = make_conninfo(dsn, dbname=name)
-            with psycopg.connect(own, autocommit=True) as conn:
+            with Connection.connect(own, autocommit=True) as conn:
                 migrate.migrate(conn)
                 facts = {"events": events, "size": PER_ENTRY, "goods": GOODS, "users": USERS}
                 for statement in (JOURNAL, EVENT):
@@ -158,11 +160,11 @@ class Bench:
         built: list[float] = []
         begun = time.perf_counter()
 
-        def report(now: Report) -> None:
+        def report(now: RebuildProgress) -> None:
             if now.phase == "compare":
                 built.append(time.perf_counter() - begun)
 
-        rebuild(self.connect, projection, Options(jobs=jobs), report)
+        rebuild(self.connect, projection, RebuildOptions(jobs=jobs), report)
         total = time.perf_counter() - begun
         with self.connect() as conn:
             drop_old(conn, projection)
@@ -211,7 +213,7 @@ class Bench:
         workers = [spawn.Process(target=work, args=(self.dsn, number, first, ended)) for number in (0, 1)]
         rates: list[float] = []
 
-        def report(now: Report) -> None:
+        def report(now: RebuildProgress) -> None:
             if now.phase == "compare":
                 rates.append(now.rate)
             if ended.is_set():
@@ -221,7 +223,7 @@ class Bench:
             while projection and not ended.is_set():
                 with closing(self.connect()) as conn:
                     try:
-                        rebuild(self.connect, projection, Options(max_rate=max_rate), report)
+                        rebuild(self.connect, projection, RebuildOptions(max_rate=max_rate), report)
                         drop_old(conn, projection)
                     except _Enough:
                         cancel(conn, projection)

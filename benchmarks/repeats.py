@@ -3,8 +3,8 @@
 from functools import partial
 from typing import Any
 
-from benchmarks.crew import Layout
 from benchmarks.ours import ours
+from benchmarks.processes import Layout
 from benchmarks.result import Options, Runs, cell, spread_cell, table
 from benchmarks.testbed import Testbed
 from benchmarks.workload import Workload, encoded

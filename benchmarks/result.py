@@ -1,7 +1,7 @@
 """What a benchmark found: runs by contender and round; their spreads and ratios; the JSON that is kept."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ class Options:
     rounds: int = 3
     quick: bool = False
     lines: int = 200_000
-    """Of the producer's benchmark."""
+    """How many lines the producer's benchmark publishes."""
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Runs:
 
     by_name: dict[str, list[Run]] = field(default_factory=dict)
 
-    def play(self, rounds: int, contenders: dict[str, Callable[[], Run]]) -> None:
+    def play(self, rounds: int, contenders: Mapping[str, Callable[[], Run]]) -> None:
         """Each contender in turn, so many times; every second round backwards, against drift."""
         for number in range(rounds):
             for name in list(contenders)[:: -1 if number % 2 else 1]:
@@ -40,7 +40,7 @@ class Runs:
         return Spread.of([run.rate for run in self.by_name[name]])
 
     def ratio(self, name: str, to: str) -> Spread:
-        """Of the rates, round by round."""
+        """The ratio of the rates, round by round."""
         pairs = zip(self.by_name[name], self.by_name[to], strict=True)
         return Spread.of([run.rate / other.rate for run, other in pairs])
 
@@ -50,12 +50,12 @@ class Runs:
         return Spread.of(values).median if values else None
 
     def as_json(self) -> dict[str, list[dict[str, Any]]]:
-        """For results/*.json."""
+        """The runs as results/*.json has them."""
         return {name: [run.as_json() for run in runs] for name, runs in self.by_name.items()}
 
     @classmethod
     def from_json(cls, kept: dict[str, list[dict[str, Any]]]) -> "Runs":
-        """Back from results/*.json."""
+        """The runs, read back from results/*.json."""
         names = set(Run.__dataclass_fields__)
         runs = {
             name: [Run(**{k: v for k, v in run.items() if k in names}) for run in each]

@@ -1,4 +1,4 @@
-"""Input that hurts: everything on one goods, heavy skew, very many goods, a moving catalogue, lanes that
+"""Input that hurts: everything on one item, heavy skew, very many goods, a moving catalogue, lanes that
 share their goods; and batches of one, where the head lets one commit through at a time.
 """
 
@@ -6,9 +6,9 @@ from functools import partial
 from typing import Any
 
 from benchmarks import measure
-from benchmarks.crew import Layout
 from benchmarks.measure import Run
 from benchmarks.ours import ours
+from benchmarks.processes import Layout
 from benchmarks.repeats import ratios
 from benchmarks.result import Options, Runs
 from benchmarks.testbed import Testbed
@@ -32,7 +32,7 @@ def run(bed: Testbed, options: Options) -> dict[str, Any]:
     shaped = partial(Workload, commands)
     field = {
         BASE: partial(_ours, bed, shaped()),
-        "all on one goods": partial(_ours, bed, shaped(hot=1.0)),
+        "all on one item": partial(_ours, bed, shaped(hot=1.0)),
         "Zipf 1.1, 10,000 goods": partial(_ours, bed, shaped(goods=10_000, zipf=1.1)),
         f"uniform, {goods:,} goods": partial(_ours, bed, shaped(goods=goods)),
         "10% register users": partial(_ours, bed, shaped(registrations=0.1)),

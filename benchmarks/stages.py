@@ -5,11 +5,12 @@ from collections import Counter
 from confluent_kafka import TopicPartition
 
 from benchmarks import checks
-from benchmarks.crew import Layout, helpers
 from benchmarks.measure import Run
+from benchmarks.processes import Layout, helpers
 from benchmarks.testbed import Testbed
 from benchmarks.workload import Load
-from consumer.topic import available, delivery, open_consumer
+from consumer.clients import open_consumer
+from consumer.records import available, delivery
 from consumer.worker import rarely_collect_cycles
 from ledger.domain.delivery import Bad
 

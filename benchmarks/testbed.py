@@ -15,7 +15,9 @@ from psycopg import sql
 from benchmarks import fill, measure
 from benchmarks.measure import Run
 from benchmarks.workload import Record, Workload
-from ledger.store import migrate, server
+from ledger.store.connection import server
+from ledger.store.connection.database import Connection
+from ledger.store.schema import migrate
 from tests.support.services import find_services
 
 PARTITIONS = 4
@@ -40,7 +42,7 @@ class Testbed:
         self.skipped: list[str] = []
         self._number = time.time_ns()
         self._templates: dict[Workload, str] = {}
-        self._admin = psycopg.connect(self.services.postgres.dsn("postgres"), autocommit=True)
+        self._admin = Connection.connect(self.services.postgres.dsn("postgres"), autocommit=True)
         server.require_durable(self._admin)
         self.postmaster = self._find_postmaster()
         self.broker = measure.broker(int(self.bootstrap_servers.rpartition(":")[2]))
@@ -107,11 +109,10 @@ class Testbed:
         note = lambda error, _: lost.append(error) if error else None  # noqa: E731
         for n, record in enumerate(records):
             lane = n % partitions if spread else record.lane(partitions)
+            headers: Any = record.headers
             while True:
                 try:
-                    producer.produce(
-                        topic, record.value, record.key, lane, headers=record.headers, on_delivery=note
-                    )
+                    producer.produce(topic, record.value, record.key, lane, headers=headers, on_delivery=note)
                     break
                 except BufferError:
                     producer.poll(0.1)
@@ -167,7 +168,7 @@ class Testbed:
         kind = Workload(0, workload.goods, workload.users)
         if kind not in self._templates:
             name = self._templates[kind] = self._create(sql.SQL(""))
-            with psycopg.connect(self.services.postgres.dsn(name), autocommit=True) as conn:
+            with Connection.connect(self.services.postgres.dsn(name), autocommit=True) as conn:
                 migrate.migrate(conn)
                 fill.set_up(conn, kind)
         return self._templates[kind]

@@ -8,10 +8,10 @@ from functools import partial
 from typing import Any
 
 from benchmarks import measure
-from benchmarks.crew import Layout
 from benchmarks.limit import Limit
 from benchmarks.ours import ours
 from benchmarks.plot import Series, chart
+from benchmarks.processes import Layout
 from benchmarks.result import Options, Runs, cell, spread_cell, table
 from benchmarks.stages import stage
 from benchmarks.testbed import Testbed

@@ -47,7 +47,7 @@ def one_by_one(bed: Testbed, workload: Workload, topic: str, commands: int) -> R
                 assert not message.error()
                 conn.execute(SELL, _facts(message))
                 conn.commit()
-                consumer.commit(message, asynchronous=True)
+                consumer.commit(message=message, asynchronous=True)
 
         run = bed.measured(commands, [os.getpid()], work, batches=commands)
         _check_sold(conn, commands)

@@ -20,7 +20,7 @@ from ledger.domain.commands import AnyCommand, MessageKey, PurchaseGoods, Regist
 SOURCE = "bench"
 TIME = "2026-01-01T00:00:00.000Z"
 STOCK_EACH = 1_000_000_000
-"""Pieces of every goods before the first purchase: nothing sells out by accident."""
+"""Pieces of each item before the first purchase: nothing sells out by accident."""
 BORN_MS = 1_767_225_600_000
 """The time inside the UUIDv7 ids of seed 0; a later seed's ids are an hour younger each."""
 
@@ -43,7 +43,7 @@ class Workload:
     registrations: float = 0.0
     """The share of the commands that register a new user instead."""
     id_version: int = 7
-    """Of the UUIDs: 7 begins with the time, 4 is random."""
+    """The version of the UUIDs: 7 begins with the time, 4 is random."""
     seed: int = 7
 
     def deliveries(self) -> Iterator[tuple[MessageKey, AnyCommand, str]]:
@@ -57,7 +57,8 @@ class Workload:
                 continue
             key = MessageKey(SOURCE, self._id(n, choose))
             if choose.random() < self.registrations:
-                command, outcome = RegisterUser(user_id=f"new-{self.seed}-{n}"), "applied"
+                command: AnyCommand = RegisterUser(user_id=f"new-{self.seed}-{n}")
+                outcome = "applied"
             else:
                 sold_out = choose.random() < self.rejections
                 goods = f"gone{choose.randrange(100):07}" if sold_out else f"sku{pick_goods():07}"
@@ -80,7 +81,7 @@ class Workload:
 
 
 def _picker(workload: Workload, choose: random.Random) -> Callable[[], int]:
-    """A function that picks the number of a goods: the hot one, or by popularity."""
+    """A function that picks the number of an item: the hot one, or by popularity."""
     ranks = range(1, workload.goods + 1) if workload.zipf else ()
     weights = list(accumulate(rank**-workload.zipf for rank in ranks))
 
@@ -102,7 +103,7 @@ class Record(NamedTuple):
     headers: list[tuple[str, bytes | None]]
 
     def lane(self, partitions: int) -> int:
-        """The partition of its key. Which one it is doesn't matter: only that one goods keeps to one."""
+        """The partition of its key. Which one it is doesn't matter: only that one item keeps to one."""
         return zlib.crc32(self.key) % partitions
 
 
@@ -138,8 +139,8 @@ def encoded(workload: Workload) -> Load:
         shared = [same.setdefault(h, h) if h[0] != "ce_id" else h for h in headers]
         load.records.append(Record(subject.encode(), value, shared))
         load.outcomes.append(outcome)
-        is_purchase = outcome == "applied" and isinstance(command, PurchaseGoods)
-        load.pieces.append(command.quantity if is_purchase else 0)
+        sold = command.quantity if isinstance(command, PurchaseGoods) and outcome == "applied" else 0
+        load.pieces.append(sold)
     return load
 
 

@@ -1,87 +1,92 @@
 """Taking over lanes: who may own them, where to read on, and when not to.
 
-On assignment each lane's epoch is raised and its stored offset read; the reader starts exactly there.
-Kafka's own committed offsets are never asked. Where the log doesn't fit what the ledger has seen, it halts.
+On assignment each lane's epoch is raised, and its stored offset and last applied record are read; the
+reader starts at that record. Kafka's own committed offsets are never asked. Where the log doesn't fit what
+the ledger has seen, it halts. A lane whose broker is away holds up no other: reading tells what Kafka didn't.
 """
 
 import os
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 
-from consumer.topic import ELSEWHERE, TopicFacts, require_same_topic
+from consumer import known_log
+from consumer.admin import TopicFacts, Watermarks, require_uncompacted
+from consumer.clients import KafkaProperties
+from consumer.known_log import require_records
 from ledger import failpoints
 from ledger.batch import apply_batch
 from ledger.domain.delivery import Batch, Gap, Lane
-from ledger.errors import Contended, RecordsLost, TopicUnfit
-from ledger.store import identity, lane, migrate
-from ledger.store.database import Connection, transaction
-from ledger.store.lane import Claim, LaneRow, Owner
-from ledger.store.server import require_durable
+from ledger.errors import Contended, RecordsLost
+from ledger.store.connection.database import Connection, transaction
+from ledger.store.connection.server import require_durable, require_whole, require_writable
+from ledger.store.schema import migrate
+from ledger.store.tables import lane
+from ledger.store.tables.lane import Claim, Owner
 
-Watermarks = Mapping[int, tuple[int, int]]
+AskMarks = Callable[[], Watermarks]
 
 
-def preflight(conn: Connection, facts: TopicFacts, group: str) -> None:
-    """Check all that can be wrong before the first record is read, and make the ledger this group's.
+def preflight(conn: Connection, kafka: KafkaProperties, topic: str) -> TopicFacts:
+    """Check what can be wrong before anything is read or sent; changes nothing.
 
-    Raises SchemaMismatch, UnsafeSettings, ForeignGroup, TopicReplaced or TopicUnfit, each with its remedy.
+    Raises SchemaMismatch, UnsafeSettings, IncompleteCopy, TopicReplaced or TopicUnfit, each with its remedy;
+    ReadOnly, BrokerUnavailable. Whose the ledger is, is the next question: `identity.claim`.
     """
     migrate.require_current(conn)
     require_durable(conn)
-    if "compact" in facts.cleanup_policy:
-        raise TopicUnfit(
-            f"the topic {facts.name} is compacted: Kafka would remove commands that were never applied",
-            remedy=f"set cleanup.policy=delete on {facts.name}",
-        )
-    identity.claim(conn, group, facts.cluster_id)
-    known_lanes(conn, facts)
+    require_writable(conn)
+    require_whole(conn)
+    facts = known_log.read(conn).inspect(kafka, topic)
+    require_uncompacted(facts.name, facts.cleanup_policy)
+    return facts
 
 
-def known_lanes(conn: Connection, facts: TopicFacts) -> list[LaneRow]:
-    """The topic's lanes. Raises TopicReplaced if they were begun with another topic of this name."""
-    rows = [row for row in lane.read_all(conn) if row.topic == facts.name]
-    for row in rows:
-        require_same_topic(facts.name, row.topic_id, facts.topic_id)
-    return rows
-
-
-def begin_lanes(conn: Connection, facts: TopicFacts, marks: Watermarks, start: str | None) -> None:
+def begin_lanes(conn: Connection, facts: TopicFacts, ask: AskMarks, start: str | None) -> None:
     """Make the topic's lanes known, all in one transaction, so that their start is decided once.
 
-    `start` counts for a topic first met; a partition added to a known one is read from its beginning.
-    Raises TopicReplaced, or RecordsLost if a log's head is already gone and no `start` says it is meant.
+    `start` counts for a topic first met; a partition added to a known one is read from its beginning. One
+    that is silent stays unknown, if no `start` has to be decided. Raises TopicReplaced, BrokerUnavailable, or
+    RecordsLost if a log's head is already gone and no `start` says it is meant.
     """
-    known = {row.partition for row in known_lanes(conn, facts)}
+    known = {row.partition for row in known_log.read(conn).lanes_of(facts)}
+    if len(known) == facts.partitions:
+        return
+    there = ask().known if known or start is None else ask().all()
     with transaction(conn):
-        for partition in range(facts.partitions):
-            if partition in known:
-                continue
-            first, end = marks[partition]
+        for partition in sorted(there.keys() - known):
+            first, stable, _ = there[partition]
             if first > 0 and start is None:
                 raise RecordsLost(
                     f"{facts.name}[{partition}] begins at offset {first}: what was before is gone from Kafka",
                     remedy="run once with --start earliest to go on without it (recorded as a gap)",
                 )
-            begin_at = end if start == "latest" and not known else first
+            # Not at the end: what an open transaction holds isn't there yet, and is still to come.
+            begin_at = stable if start == "latest" and not known else first
             lane.begin(conn, Lane(facts.name, partition), facts.topic_id, begin_at)
 
 
-def claim_lanes(
-    conn: Connection, topic: str, marks: Watermarks, partitions: Iterable[int]
-) -> dict[int, Claim]:
-    """Own these lanes from now on, and say where each is to be read from.
+def claim_lanes(conn: Connection, topic: str, ask: AskMarks, partitions: Iterable[int]) -> dict[int, Claim]:
+    """Own these lanes, of those that are begun, from now on, and say where each is to be read from.
 
-    Raises RecordsLost if Kafka doesn't have the lane's next record any more, or never had it.
+    Raises RecordsLost if Kafka doesn't have the lane's next record any more, or never had it. A claim has no
+    mark where there is nothing to compare: nothing was applied, or retention has removed the record.
     """
     failpoints.hit("claim")
-    claims = {}
-    for partition in sorted(partitions):
+    claims: dict[int, Claim] = {}
+    begun = {row.partition for row in known_log.rows_of(lane.read_all(conn), topic)}
+    for partition in sorted(begun.intersection(partitions)):
         own = Lane(topic, partition)
         claim = take_over(conn, own)
         if claim.next_offset < claim.start_offset:
             claim = _skip_to_start(conn, own, claim)
-        _require_records(own, claim.next_offset, *marks[partition])
         claims[partition] = claim
+    # Not before: the last owner may have come further than an end that was asked for while he had the lane.
+    marks = ask().known if claims else {}
+    for partition in claims.keys() & marks.keys():
+        claim, there = claims[partition], marks[partition]
+        require_records(Lane(topic, partition), claim.next_offset, there.first, there.end)
+        if claim.mark and claim.mark.offset < there.first:
+            claims[partition] = claim._replace(mark=None)
     return claims
 
 
@@ -101,17 +106,3 @@ def _skip_to_start(conn: Connection, own: Lane, claim: Claim) -> Claim:
     gap = Gap(claim.next_offset, claim.start_offset, "before_start", accepted_by="--start")
     apply_batch(conn, Batch(own, claim.next_offset, claim.start_offset, [], [gap]), claim.epoch)
     return claim._replace(next_offset=claim.start_offset)
-
-
-def _require_records(own: Lane, next_offset: int, first: int, end: int) -> None:
-    if next_offset < first:
-        raise RecordsLost(
-            f"{first - next_offset} records of {own} were deleted before they were read "
-            f"(wanted offset {next_offset}, Kafka begins at {first})",
-            remedy=f"stockledger gap accept {own.partition}, to go on without them (recorded as a gap)",
-        )
-    if next_offset > end:
-        raise RecordsLost(
-            f"{own} ends at offset {end}, but is applied up to {next_offset}: Kafka lost records",
-            remedy=ELSEWHERE,
-        )

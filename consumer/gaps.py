@@ -7,13 +7,12 @@ who accepted it, so the loss is part of the record.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from consumer import topic
+from consumer import admin, known_log
 from consumer.assignment import take_over
 from ledger.batch import apply_batch
 from ledger.domain.delivery import Batch, Gap, Lane
 from ledger.errors import Contended
-from ledger.store import lane
-from ledger.store.database import Connection
+from ledger.store.connection.database import Connection
 
 CAUSE = "records_deleted"
 
@@ -32,15 +31,14 @@ def pending(conn: Connection, kafka: Mapping[str, str], name: str) -> list[Pendi
 
     Raises BrokerUnavailable, TopicUnfit, or TopicReplaced (then no gap can be told from a new log).
     """
-    rows = [row for row in lane.read_all(conn) if row.topic == name]
-    facts = topic.inspect(kafka, name)
-    for row in rows:
-        topic.require_same_topic(name, row.topic_id, facts.topic_id)
-    marks = topic.watermarks(kafka, name, facts.partitions)
+    known = known_log.read(conn)
+    rows = known.lanes(name)
+    facts = known.inspect(kafka, name)
+    marks = admin.watermarks(kafka, name, facts.partitions).known
     return [
-        PendingGap(Lane(name, row.partition), row.next_offset, marks[row.partition][0])
+        PendingGap(Lane(name, row.partition), row.next_offset, marks[row.partition].first)
         for row in rows
-        if row.next_offset < marks[row.partition][0]
+        if row.partition in marks and row.next_offset < marks[row.partition].first
     ]
 
 

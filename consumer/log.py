@@ -14,7 +14,7 @@ def logger(log_format: str = "auto") -> FilteringBoundLogger:
         if console
         else structlog.processors.JSONRenderer()
     )
-    stamp = structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console)
+    stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
     made: FilteringBoundLogger = structlog.wrap_logger(
         structlog.PrintLogger(sys.stderr),
         processors=[structlog.processors.add_log_level, stamp, renderer],

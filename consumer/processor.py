@@ -14,11 +14,13 @@ from structlog.typing import FilteringBoundLogger
 from ledger.batch import apply_batch
 from ledger.domain.delivery import Bad, Batch, Delivery
 from ledger.domain.outcome import Outcome
-from ledger.errors import Contended, Park, Stop, Unavailable
-from ledger.store import lane
-from ledger.store.database import Connection, transaction
+from ledger.errors import DOCTOR, Contended, Park, Stop, Unavailable
+from ledger.store.connection.database import Connection, transaction
+from ledger.store.tables import lane
 
 ATTEMPTS_MAX = 12
+LOCKED_MAX_S = 60.0
+"""How long a lock is waited for before the lanes are let go, and claimed anew."""
 BACKOFF_FIRST_S = 0.01
 BACKOFF_MAX_S = 1.0
 PARKS_IN_A_ROW_MAX = 10
@@ -43,21 +45,30 @@ class Processor:
         try:
             self._retrying(batch, epoch)
         except Park as poison:
-            if len(batch.deliveries) <= 1 and not batch.gaps:
+            if not batch.deliveries:  # no record is to blame for what a gap can't do
+                raise Stop(f"{batch.lane} can't move over a gap: {poison.message}", remedy=DOCTOR) from poison
+            if len(batch.deliveries) == 1 and not batch.gaps:
                 self._park(batch, epoch, poison)
                 return
             for half in halves(batch):
                 self.apply(half, epoch)
 
     def _retrying(self, batch: Batch, epoch: int) -> None:
-        for attempt in range(ATTEMPTS_MAX):
+        begun, attempt, again = time.monotonic(), 0, False
+        while attempt < ATTEMPTS_MAX:
             try:
-                if attempt:
+                if again:
                     self._require_ours(batch, epoch)
                 applied = apply_batch(self._conn, batch, epoch)
             except Contended as lost:
+                again = True
+                if lost.is_lock_timeout:  # no race: somebody holds what we need, and may do so for long
+                    if time.monotonic() - begun > LOCKED_MAX_S:
+                        raise
+                    continue
                 self._log.info("batch is tried again", lane=str(batch.lane), cause=lost.message)
                 time.sleep(_backoff_s(attempt))
+                attempt += 1
                 continue
             self.counts.update(applied.counts)
             if applied.counts[Outcome.APPLIED]:
@@ -93,7 +104,7 @@ class Processor:
 
 def halves(batch: Batch) -> tuple[Batch, Batch]:
     """The batch in two consecutive ones: half of its deliveries each, the gaps where they belong."""
-    if len(batch.deliveries) == 1:  # then it has gaps: set the record apart from those behind or before it
+    if len(batch.deliveries) == 1:  # then it has gaps: set the record apart from those after or before it
         offset = batch.deliveries[0].offset
         cut = offset if batch.first_offset < offset else offset + 1
     else:

@@ -11,12 +11,15 @@ from collections.abc import Callable, Mapping
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from structlog.typing import FilteringBoundLogger
 
+from consumer.clients import FORBIDDEN, UNREACHABLE, fault, open_consumer
+from consumer.group import REFUSALS, gave_up, refusal
 from consumer.lane_queue import LaneQueue
-from consumer.topic import FORBIDDEN, UNREACHABLE, available, delivery, fault, offset_of, open_consumer
+from consumer.raw_headers import RawReader
+from consumer.records import available, delivery, offset_of
 from ledger import failpoints
 from ledger.domain.delivery import Lane
-from ledger.errors import BrokerUnavailable, Fenced, Stop, TopicReplaced
-from ledger.store.lane import Claim
+from ledger.errors import BrokerUnavailable, Fenced
+from ledger.store.tables.lane import Claim
 
 HAND_OVER_INTERVAL_S = 0.5
 """How often Kafka is told how far the lanes are; each time takes a third of what a small batch does."""
@@ -37,14 +40,20 @@ class Source:
         self.lanes: dict[int, LaneQueue[Message]] = {}
         self.suspicious = False
         """Something happened that a look at the topic may explain."""
+        self.unclaimed: set[int] = set()
+        """Partitions that were assigned, but can't be read yet: nobody knows where they begin."""
         self._topic = topic
         self._claim = claim
         self._log = log
+        self._kafka = kafka
+        self._group = group
+        self._raw = RawReader(kafka)
         self._failure: BaseException | None = None
-        self._reachable = True
-        self._leader_epochs: dict[int, int] = {}
+        self._refusal: KafkaError | None = None
+        self.reachable = True
+        """Whether some broker answers, as far as the client has noticed."""
         self._applied: dict[int, TopicPartition] = {}
-        """Of each lane that Kafka wasn't told of yet."""
+        """How far the lanes are applied of which Kafka wasn't told yet."""
         self._hand_over_due = 0.0
         incremental = kafka.get("group.protocol") == "consumer" or "cooperative" in kafka.get(
             "partition.assignment.strategy", "cooperative-sticky"
@@ -55,16 +64,20 @@ class Source:
             [topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
 
-    def poll(self, size_max: int, timeout_s: float) -> None:
+    def poll(self, size_max: int, bytes_max: int, timeout_s: float) -> None:
         """Queue whatever records are there, up to `size_max` in all; wait for a first one if there is none.
 
+        Once they have `bytes_max` it is one at a time, so that what happens to the lanes is still heard of.
         Raises what went wrong in a callback, TopicReplaced, TopicUnfit; Fenced or BrokerUnavailable where the
         lanes are in doubt.
         """
         queued = self.queued
-        messages = available(self._consumer, max(size_max - queued, 1), 0 if queued else timeout_s)
+        room = 1 if sum(queue.bytes for queue in self.lanes.values()) > bytes_max else size_max - queued
+        messages = available(self._consumer, max(room, 1), 0 if queued else timeout_s)
         if self._failure:
             raise self._failure
+        if self._refusal:
+            raise refusal(self._kafka, self._group, self._refusal)
         if self._applied and time.monotonic() >= self._hand_over_due:
             self._hand_over()
         if messages:
@@ -77,7 +90,7 @@ class Source:
             elif queue.offer(offset_of(message), message):
                 last[queue] = message
         for queue, message in last.items():
-            self._check_leader(queue.lane, message.leader_epoch())
+            queue.read_under(-1 if (epoch := message.leader_epoch()) is None else epoch)
         for partition, queue in self.lanes.items():
             if queue.seek_to is not None:
                 self._seek(partition, queue)
@@ -95,8 +108,18 @@ class Source:
                 return queue
         return None
 
+    def look_again(self) -> None:
+        """Have the lanes that are idle read their last applied record again: is it still there?
+
+        A busy lane shows by its records that no other leader took over.
+        """
+        for partition, queue in self.lanes.items():
+            if queue.mark and queue.proven and not len(queue) and queue.seek_to is None:
+                queue.look_again()
+                self._seek(partition, queue)  # at once: a record that came in between would show a hole
+
     def decode(self) -> bool:
-        """Decode a few of the queued records, if any is left: for who has time, as while he waits."""
+        """Decode a few of the queued records, and say whether there were any: work for a time of waiting."""
         return any(queue.decode(DECODED_AT_ONCE) for queue in self.lanes.values())
 
     def _take_event(self, message: Message, queue: LaneQueue[Message] | None) -> None:
@@ -105,7 +128,13 @@ class Source:
             self._handle(error, message)
         elif error and queue is not None:
             self._heard()
-            queue.reached_end(offset_of(message))
+            end = offset_of(message)
+            if end < queue.next_offset and queue.seek_to is None:
+                # Not believed at once: a new leader may not know yet how far it may hand out records.
+                raise BrokerUnavailable(
+                    f"{queue.lane} is applied up to {queue.next_offset} and ends at {end}"
+                )
+            queue.reached_end(end)
         # else of a lane that was revoked while the record was on its way
 
     def _seek(self, partition: int, queue: LaneQueue[Message]) -> None:
@@ -117,19 +146,8 @@ class Source:
             raise fault(error.args[0], f"seek in {queue.lane}") from error
         queue.sought()
 
-    def _check_leader(self, lane: Lane, epoch: int | None) -> None:
-        """A leader's epoch only rises; where it falls, this is another log than the one read before."""
-        if epoch is None:
-            return
-        if epoch < self._leader_epochs.get(lane.partition, -1):
-            raise TopicReplaced(
-                f"the leader epoch of {lane} fell to {epoch}: its log isn't the one read before",
-                remedy="stockledger doctor",
-            )
-        self._leader_epochs[lane.partition] = epoch
-
     def _handle(self, error: KafkaError, message: Message) -> None:
-        if error.code() == KafkaError._AUTO_OFFSET_RESET:
+        if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError._LOG_TRUNCATION):
             # Records were deleted, or it is another topic: the next session sees which.
             lane = Lane(self._topic, message.partition() or 0)
             raise BrokerUnavailable(f"Kafka doesn't have the next record of {lane}: {error.str()}")
@@ -140,36 +158,39 @@ class Source:
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal() or error.code() == KafkaError._FATAL:
-            self._failure = Stop(f"the Kafka client gave up: {error.str()}", remedy="stockledger doctor")
+            self._failure = gave_up(self._kafka, error)
+        elif error.code() in REFUSALS:
+            self._refusal = error
         elif error.code() in FORBIDDEN:
             self._failure = fault(error, f"read {self._topic}")
         elif error.code() in UNREACHABLE:
-            if self._reachable and error.code() == KafkaError._ALL_BROKERS_DOWN:
-                self._reachable = False
+            if self.reachable and error.code() == KafkaError._ALL_BROKERS_DOWN:
+                self.reachable = False
                 self._log.warning("no broker answers; waiting for one", cause=error.str())
         else:
             self.suspicious = True
             self._log.warning("the broker reports", error=error.name(), detail=error.str())
 
     def _heard(self) -> None:
-        if not self._reachable:
-            self._reachable = True
+        if not self.reachable:
+            self.reachable = True
             self._log.info("a broker answers again")
 
     def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         starts = []  # where the claim fails it is assigned nothing: else it would choose offsets of its own
         try:
             claims = self._claim([p.partition for p in partitions])
+            self.unclaimed |= {p.partition for p in partitions} - claims.keys()
             for number, claim in claims.items():
-                self.lanes[number] = LaneQueue(Lane(self._topic, number), claim, delivery)
-            starts = [TopicPartition(self._topic, n, claim.next_offset) for n, claim in claims.items()]
+                self.lanes[number] = LaneQueue(Lane(self._topic, number), claim, delivery, self._raw.complete)
+            starts = [TopicPartition(self._topic, n, self.lanes[n].start) for n in claims]
         except BaseException as error:  # noqa: BLE001 (raised again by `poll`)
             self._failure = error
         try:
             self._assign(starts)
         except KafkaException as error:
             self._failure = self._failure or fault(error.args[0], "take over lanes")
-        self._log.info("assigned", partitions=sorted(self.lanes), reachable=self._reachable)
+        self._log.info("assigned", partitions=sorted(self.lanes), reachable=self.reachable)
 
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         self._hand_over()
@@ -182,6 +203,7 @@ class Source:
 
     def _drop(self, partitions: list[TopicPartition]) -> None:
         for p in partitions:
+            self.unclaimed.discard(p.partition)
             self._applied.pop(p.partition, None)
             self.lanes.pop(p.partition, None)
 
@@ -202,4 +224,5 @@ class Source:
     def close(self) -> None:
         """Leave the group."""
         self._hand_over()
+        self._raw.close()
         self._consumer.close()

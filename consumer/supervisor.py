@@ -1,28 +1,27 @@
 """One worker in this process, or several in processes of their own, watched over.
 
 A worker that dies is started again, with backoff; one that halts (a Stop) halts all, because what stopped
-it would stop the others. Signals: the first one ends after the batch in hand, the second one at once.
+it would stop the others. The first signal ends after the batch in hand, or without it where that takes too
+long; the second one at once.
 """
 
 import multiprocessing
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection as Pipe
+from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from types import FrameType
 
 from structlog.typing import FilteringBoundLogger
 
 from consumer.log import logger
 from consumer.worker import Totals, Worker, WorkerSettings, rarely_collect_cycles
+from ledger import signals
 from ledger.errors import LedgerError
 
 WATCH_INTERVAL_S = 0.1
-STOP_BUDGET_S = 5.0
+STOP_BUDGET_S = signals.END_BUDGET_S + 0.5  # they end themselves in time, unless they are frozen
 BACKOFF_FIRST_S = 0.2
 BACKOFF_MAX_S = 10.0
 HEALTHY_AFTER_S = 30.0
@@ -31,43 +30,28 @@ HEALTHY_AFTER_S = 30.0
 def run(settings: WorkerSettings, workers: int, log_format: str = "auto") -> Totals:
     """Run the workers until a signal or, with `until_caught_up`, the topic's end; returns what they did.
 
-    Raises the LedgerError that halted one of them, KeyboardInterrupt after SIGINT.
+    Raises the LedgerError that halted one of them.
     """
     log = logger(log_format)
-    if workers == 1:
-        rarely_collect_cycles()
-        worker = Worker(settings, log)
-        with signals(worker.stop):
-            return worker.run()
-    return _Supervisor(settings, workers, log_format, log).run()
+    if workers > 1:
+        return _Supervisor(settings, workers, log_format, log).run()
+    rarely_collect_cycles()
+    return _run(Worker(settings, log), log)
 
 
-@contextmanager
-def signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` at the first SIGTERM or SIGINT, die at the second; KeyboardInterrupt after a SIGINT."""
-    interrupted = False
-
-    def handle(number: int, _: FrameType | None) -> None:
-        nonlocal interrupted
-        interrupted = interrupted or number == signal.SIGINT
-        for again in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(again, signal.SIG_DFL)
-        stop()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if interrupted:
-        raise KeyboardInterrupt
+def _run(worker: Worker, log: FilteringBoundLogger) -> Totals:
+    """Run the worker in this process, and end in time."""
+    with signals.asked(worker.stop) as ending:
+        if not signals.in_time(worker.run, ending):
+            log.warning("ended in the middle", cause="the batch in hand is applied or undone, as a whole")
+        worker.totals.signal = ending.number
+    return worker.totals
 
 
 @dataclass
 class _Child:
     process: SpawnProcess
-    answer: Pipe
+    answer: Connection
     since: float
     failures: int = 0
 
@@ -89,7 +73,7 @@ class _Supervisor:
 
     def run(self) -> Totals:
         begun = time.monotonic()
-        with signals(self.stop):
+        with signals.asked(self.stop) as ending:
             for number in range(1, self._workers + 1):
                 self._children[number] = self._start(number)
             while self._children or (self._due and not self._stopping):
@@ -101,7 +85,7 @@ class _Supervisor:
                 else:
                     self._restart()
                 time.sleep(WATCH_INTERVAL_S)
-        self._totals.seconds = time.monotonic() - begun
+        self._totals.seconds, self._totals.signal = time.monotonic() - begun, ending.number
         if self._fault:
             raise self._fault
         return self._totals
@@ -142,6 +126,10 @@ class _Supervisor:
         said = _said(child.answer)
         if isinstance(said, Totals):
             self._totals.counts += said.counts
+            self._totals.caught_up = self._totals.caught_up or said.caught_up
+            self._totals.lag = min(
+                (lag for lag in (self._totals.lag, said.lag) if lag is not None), default=None
+            )
         elif isinstance(said, LedgerError):
             self._fault = self._fault or said
             self.stop()
@@ -158,14 +146,14 @@ class _Supervisor:
                 self._children[number] = self._start(number, failures)
 
 
-def _said(answer: Pipe) -> object:
+def _said(answer: Connection) -> object:
     try:
         return answer.recv() if answer.poll() else None
     except (EOFError, OSError):  # it died before or in the middle of its answer
         return None
 
 
-def _work(settings: WorkerSettings, number: int, log_format: str, answer: Pipe) -> None:
+def _work(settings: WorkerSettings, number: int, log_format: str, answer: Connection) -> None:
     """A child process: work, then tell the supervisor how it ended."""
     rarely_collect_cycles()
     log = logger(log_format).bind(worker=number)
@@ -174,8 +162,8 @@ def _work(settings: WorkerSettings, number: int, log_format: str, answer: Pipe) 
         settings = replace(settings, kafka={**settings.kafka, "group.instance.id": f"{instance}-{number}"})
     worker = Worker(settings, log)
     try:
-        with signals(worker.stop):
-            answer.send(worker.run())
+        answer.send(_run(worker, log))
     except LedgerError as error:
         log.error("halted", code=error.code, cause=error.message, next=error.remedy)
         answer.send(error)
+    signals.leave(0)

@@ -16,17 +16,22 @@ from functools import partial
 
 from structlog.typing import FilteringBoundLogger
 
-from consumer import assignment, topic
+from consumer import admin, assignment, known_log
+from consumer.admin import TopicFacts, Watermarks
+from consumer.goal import Goal
+from consumer.group import GroupWatch
+from consumer.lane_queue import BATCH_BYTES_MAX
 from consumer.processor import Processor
+from consumer.silence import Silence
 from consumer.source import Source
-from consumer.topic import TopicFacts
 from consumer.watch import TopicWatch
 from ledger import failpoints
 from ledger.domain.outcome import Outcome
-from ledger.errors import Fenced, Retry
-from ledger.store import lane
-from ledger.store.database import Connection, connect, faults
-from ledger.store.lane import Claim
+from ledger.errors import Contended, Fenced, Retry
+from ledger.store.connection import server
+from ledger.store.connection.database import Connection, connect, faults
+from ledger.store.tables import identity, stock_delta
+from ledger.store.tables.lane import Claim
 
 POLL_TIMEOUT_S = 0.1
 READ_AHEAD = 3
@@ -34,7 +39,14 @@ READ_AHEAD = 3
 
 The lanes take turns, so of four lanes each is found with a batch of nearly full size (of two: two thirds).
 """
+IN_HAND_BYTES_MAX = READ_AHEAD * BATCH_BYTES_MAX
+SAY_AGAIN_S = 60.0
+"""How often a wait is said again while it lasts."""
 PATIENCE_S = 60.0
+"""How long a run that somebody waits for goes on without any progress."""
+SAY_AFTER_S = 8.0
+"""How long it keeps silent about that."""
+PRUNE_INTERVAL_S = 30.0
 BACKOFF_FIRST_S = 0.2
 BACKOFF_MAX_S = 5.0
 
@@ -55,14 +67,21 @@ class WorkerSettings:
 
 @dataclass
 class Totals:
-    """What a run has done: deliveries by outcome, and for how long."""
+    """What a run has done: deliveries by outcome, and for how long.
+
+    With a goal: whether it was `caught_up`, and if not, how many offsets were left (None: nobody knows).
+    """
 
     counts: Counter[Outcome] = field(default_factory=Counter)
     seconds: float = 0.0
+    caught_up: bool = False
+    lag: int | None = None
+    signal: int = 0
+    """The one that ended it, 0 if it ended by itself."""
 
 
 def rarely_collect_cycles() -> None:
-    """For a process that is about to work: batches make many objects and no cycles.
+    """Prepare a process for work: batches make many objects and no cycles.
 
     Looking for some cost 17 % of a worker's CPU time. Call it once: what is there now isn't looked at again.
     """
@@ -78,8 +97,14 @@ class Worker:
         self._settings = settings
         self._log = log
         self._stopping = False
+        self._goal = Goal(settings.topic) if settings.until_caught_up else None
         self._waiting_for = ""
+        self._say_again_due = 0.0
+        self._silence: Silence | None = None
+        self._partitions = 0
+        self._silent: list[int] = []
         self._status_due = 0.0
+        self._prune_due = time.monotonic() + PRUNE_INTERVAL_S
         self._reported: Counter[Outcome] = Counter()
 
     def stop(self) -> None:
@@ -98,31 +123,39 @@ class Worker:
         A database or broker that can't be reached is waited for; everything else that is wrong is raised.
         With `until_caught_up`, which somebody waits for, so is that after `PATIENCE_S` without progress.
         """
-        begun = progressed = time.monotonic()
+        begun = time.monotonic()
         failures = 0
         while not self._ending:
             done = self.totals.counts.total()
             try:
                 self._session()
                 break
-            except (Retry, Fenced) as doubt:
-                failures += 1
-                if self.totals.counts.total() > done:
-                    failures, progressed = 0, time.monotonic()
-                if self._settings.until_caught_up and time.monotonic() - progressed > PATIENCE_S:
-                    raise
+            except (Retry, Fenced) as fault:
+                doubt = self._cause(fault)
+                failures = 0 if self.totals.counts.total() > done else failures + 1
+                if self._goal and self._goal.stalled_s > PATIENCE_S:
+                    raise doubt from fault
                 self._say_waiting(doubt)
                 self._sleep(min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** min(failures, 10)))
         self.totals.seconds = time.monotonic() - begun
+        if self._goal:
+            self.totals.caught_up, self.totals.lag = self._goal.reached, self._goal.lag
         return self.totals
 
     def _session(self) -> None:
         settings = self._settings
         with faults(), contextlib.closing(connect(settings.dsn, purpose="run")) as conn:
-            facts = topic.inspect(settings.kafka, settings.topic)
-            assignment.preflight(conn, facts, settings.group)
-            ends = self._ends(facts)
+            conn.on_silence = self._silence = Silence(
+                conn, settings.dsn, lambda: self._ending, self._say_waiting
+            )
+            facts = assignment.preflight(conn, settings.kafka, settings.topic)
+            identity.claim(conn, settings.group, facts.cluster_id)
+            if (ahead_s := server.ahead_s(conn)) > 0:
+                self._log.warning("clock", cause=f"{server.AHEAD_MEANS}: {ahead_s:.0f} s")
+            if self._goal:
+                self._aim(conn, self._goal, facts)
             watch = TopicWatch(settings.kafka, facts)
+            group_watch = GroupWatch(settings.kafka, settings.group)
             claim = partial(self._claim, conn)
             with contextlib.closing(
                 Source(settings.kafka, settings.topic, settings.group, claim, self._log)
@@ -130,27 +163,36 @@ class Worker:
                 processor = Processor(conn, self._log)
                 conn.meanwhile = source.decode
                 self._say_ready(facts)
-                while not self._ending and not self._caught_up(conn, source, ends):
-                    source.poll(READ_AHEAD * settings.batch_size_max, POLL_TIMEOUT_S)
+                while not self._ending and not self._caught_up(conn, source):
+                    source.poll(READ_AHEAD * settings.batch_size_max, IN_HAND_BYTES_MAX, POLL_TIMEOUT_S)
                     self._apply_next(source, processor)
-                    watch.look(urgent=source.suspicious)
+                    if watch.look(urgent=source.suspicious, without=source.unclaimed):
+                        source.look_again()
                     source.suspicious = False
+                    group_watch.look(idle=source.reachable and not source.lanes)
                     self._say_status(source)
+                    self._prune(conn)
+                if self._goal and not self._goal.reached:
+                    self._goal.look(conn, {})  # told to end: how much is left
 
-    def _ends(self, facts: TopicFacts) -> dict[int, int] | None:
-        """Where the logs end now, if that is where to stop."""
-        if not self._settings.until_caught_up:
-            return None
-        marks = topic.watermarks(self._settings.kafka, facts.name, facts.partitions)
-        return {partition: end for partition, (_, end) in marks.items()}
+    def _aim(self, conn: Connection, goal: Goal, facts: TopicFacts) -> None:
+        """Take the end, of logs that are the known ones: who ends without an own lane has looked, too."""
+        known = known_log.read(conn)  # first: others may come further meanwhile
+        known.lanes_of(facts)
+        goal.aim(known.require_same(self._settings.kafka, facts))
 
     def _claim(self, conn: Connection, partitions: list[int]) -> Mapping[int, Claim]:
         """Own the lanes of an assignment. The topic is looked at anew: it may have grown or been replaced."""
         settings = self._settings
-        facts = topic.inspect(settings.kafka, settings.topic)
-        marks = topic.watermarks(settings.kafka, facts.name, facts.partitions)
-        assignment.begin_lanes(conn, facts, marks, settings.start)
-        return assignment.claim_lanes(conn, facts.name, marks, partitions)
+        facts = known_log.read(conn).inspect(settings.kafka, settings.topic)
+
+        def ask() -> Watermarks:
+            marks = admin.watermarks(settings.kafka, facts.name, facts.partitions)
+            self._say_silent(marks)
+            return marks
+
+        assignment.begin_lanes(conn, facts, ask, settings.start)
+        return assignment.claim_lanes(conn, facts.name, ask, partitions)
 
     def _apply_next(self, source: Source, processor: Processor) -> None:
         """Apply a batch of the lane that has waited longest for its turn, if there is any."""
@@ -162,30 +204,71 @@ class Worker:
         finally:
             self.totals.counts += processor.counts
             processor.counts.clear()
+        self._say_going_on()
         queue.advance(batch.next_offset)
         source.hand_over(queue.lane, batch.next_offset)
         failpoints.hit("advanced")
 
-    def _caught_up(self, conn: Connection, source: Source, ends: Mapping[int, int] | None) -> bool:
-        """Whether the whole topic is applied up to `ends`, by us and the others; never without `ends`."""
-        if ends is None or any(queue.end_seen < ends.get(p, 0) for p, queue in source.lanes.items()):
+    def _caught_up(self, conn: Connection, source: Source) -> bool:
+        """Whether the goal is reached, by us and the others; never without one.
+
+        Raises what is in the way where nothing has moved for `PATIENCE_S`, and says it some time before.
+        """
+        goal = self._goal
+        if goal is None:
             return False
-        rows = lane.read_all(conn)
-        stored = {row.partition: row.next_offset for row in rows if row.topic == self._settings.topic}
-        return all(stored.get(partition, 0) >= end for partition, end in ends.items())
+        if goal.aim_due:
+            goal.aim(admin.watermarks(self._settings.kafka, self._settings.topic, self._partitions))
+        if goal.look(conn, source.lanes):
+            return True
+        if goal.stalled_s > (PATIENCE_S if self._waiting_for else SAY_AFTER_S):
+            obstacle = goal.obstacle(self._settings.kafka)
+            if goal.stalled_s > PATIENCE_S:
+                raise obstacle
+            self._say_waiting(obstacle)
+        return False
+
+    def _prune(self, conn: Connection) -> None:
+        """Forget now and then what caches don't need any more; whichever worker comes first does."""
+        if time.monotonic() >= self._prune_due:
+            self._prune_due = time.monotonic() + PRUNE_INTERVAL_S
+            stock_delta.prune(conn, stock_delta.KEEP)
 
     def _sleep(self, seconds: float) -> None:
         until = time.monotonic() + seconds
         while not self._ending and time.monotonic() < until:
             time.sleep(0.05)
 
+    def _cause(self, fault: Retry | Fenced) -> Retry | Fenced:
+        """The fault, or who held the lock that it waited for in vain."""
+        held = self._silence.held if self._silence else None
+        return held if held and isinstance(fault, Contended) and fault.is_lock_timeout else fault
+
     def _say_waiting(self, doubt: Retry | Fenced) -> None:
-        if doubt.code != self._waiting_for:  # one line a change of state, not one a try nor a wording
-            self._waiting_for = doubt.code
-            self._log.warning("waiting", cause=doubt.message, code=doubt.code)
+        """One line a change of state, not one a try nor a wording; then one now and then."""
+        now = time.monotonic()
+        if doubt.code != self._waiting_for or now > self._say_again_due:
+            self._waiting_for, self._say_again_due = doubt.code, now + SAY_AGAIN_S
+            self._log.warning("waiting", cause=doubt.message, code=doubt.code, next=doubt.remedy)
+
+    def _say_going_on(self) -> None:
+        if self._waiting_for:
+            self._waiting_for = ""
+            self._log.info("goes on")
+            if self._silence:
+                self._silence.held = None
+
+    def _say_silent(self, marks: Watermarks) -> None:
+        silent = sorted(marks.silent)
+        if silent and silent != self._silent:
+            causes = sorted({fault.message for fault in marks.silent.values()})
+            self._log.warning("brokers of lanes are away", partitions=silent, cause=causes)
+        elif self._silent and not silent:
+            self._log.info("brokers of all lanes answer again")
+        self._silent = silent
 
     def _say_ready(self, facts: TopicFacts) -> None:
-        self._waiting_for = ""
+        self._waiting_for, self._partitions = "", facts.partitions
         self._log.info("ready", group=self._settings.group, topic=facts.name, partitions=facts.partitions)
 
     def _say_status(self, source: Source) -> None:

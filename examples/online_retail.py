@@ -3,85 +3,13 @@
     python examples/online_retail.py examples/online_retail_2010-12-01.csv OUTDIR [--day 2010-12-01]
 
 writes OUTDIR/setup.jsonl (users, goods and their first stock) and OUTDIR/purchases.jsonl (one command an
-invoice line). Users and goods live on different lanes: let the set-up be applied before the purchases are
-published. Then every outcome and every stock level is determined.
+invoice line). What becomes what is in `stockledger/online_retail.py`, because the demo begins with it, too.
 """
 
 import argparse
-import csv
-from collections import Counter
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
-from urllib.parse import quote
 
-from ledger.domain.commands import (
-    AdjustStock,
-    AnyCommand,
-    ListGoods,
-    MessageKey,
-    PurchaseGoods,
-    ReceiveStock,
-    RegisterUser,
-)
-from producer.jsonl import to_line
-
-SOURCE = "online-retail"
-GUEST = "guest"
-"""Who buys where the data names nobody. Never registered, so these purchases are rejected."""
-
-Keyed = tuple[MessageKey, AnyCommand]
-
-
-class Row(NamedTuple):
-    """An invoice line; `line` counts from 1 within the invoice, `user_id` may be empty."""
-
-    invoice: str
-    line: str
-    goods_id: str
-    quantity: int
-    user_id: str
-
-
-def read_rows(path: Path, day: str = "") -> Iterator[Row]:
-    """The rows of the CSV in file order, all of them or those of one day (`2010-12-01`)."""
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            if row["invoiced_at"].startswith(day):
-                yield Row(row["invoice"], row["line"], row["goods_id"], int(row["quantity"]), row["user_id"])
-
-
-def commands(rows: Iterable[Row]) -> tuple[list[Keyed], list[Keyed]]:
-    """The set-up and the purchases: every row becomes one command, none is dropped."""
-    rows = list(rows)
-    users = dict.fromkeys(row.user_id for row in rows if row.user_id)
-    bought = Counter({row.goods_id: 0 for row in rows})
-    for row in rows:
-        bought[row.goods_id] += max(row.quantity, 0)
-    setup = [_keyed(f"user-{_encoded(user_id)}", RegisterUser(user_id=user_id)) for user_id in users]
-    for goods_id, quantity in bought.items():
-        setup.append(_keyed(f"goods-{_encoded(goods_id)}", ListGoods(goods_id=goods_id)))
-        if stock := quantity * 9 // 10:  # a tenth too little, so that goods sell out
-            received = ReceiveStock(goods_id=goods_id, quantity=stock)
-            setup.append(_keyed(f"stock-{_encoded(goods_id)}", received))
-    return setup, [_keyed(f"{row.invoice}-{row.line}", _command(row)) for row in rows]
-
-
-def _command(row: Row) -> AnyCommand:
-    if row.quantity > 0:
-        return PurchaseGoods(user_id=row.user_id or GUEST, goods_id=row.goods_id, quantity=row.quantity)
-    if row.quantity < 0 and row.invoice.startswith("C"):  # a return
-        return ReceiveStock(goods_id=row.goods_id, quantity=-row.quantity)
-    return AdjustStock(goods_id=row.goods_id, delta=row.quantity)
-
-
-def _keyed(id: str, command: AnyCommand) -> Keyed:
-    return MessageKey(SOURCE, id), command
-
-
-def _encoded(text: str) -> str:
-    """Percent-encoded by RFC 3986: an id holds visible ASCII only."""
-    return quote(text, safe="")
+from stockledger.online_retail import read_rows, write_files
 
 
 def main() -> None:
@@ -92,12 +20,8 @@ def main() -> None:
     parser.add_argument("outdir", type=Path)
     parser.add_argument("--day", default="", metavar="YYYY-MM-DD", help="the lines of this day only")
     options = parser.parse_args()
-    options.outdir.mkdir(parents=True, exist_ok=True)
-    setup, purchases = commands(read_rows(options.csv, options.day))
-    for name, keyed in (("setup.jsonl", setup), ("purchases.jsonl", purchases)):
-        with (options.outdir / name).open("wb") as out:
-            out.writelines(to_line(key, command) for key, command in keyed)
-        print(f"{options.outdir / name}: {len(keyed):,} commands")
+    for path, count in write_files(read_rows(options.csv, options.day), options.outdir).items():
+        print(f"{path}: {count} commands")
 
 
 if __name__ == "__main__":

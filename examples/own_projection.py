@@ -12,8 +12,7 @@ best_customers` builds it anew. Whoever changes what `apply` gives raises `versi
 
 from typing import LiteralString
 
-from ledger.projections.projection import EVENTS, IN_RANGE, Projection, Range
-from ledger.store.database import Connection
+from stockledger import EVENTS, IN_RANGE, Connection, Projection, Range
 
 # Set-wise: one statement a range. Every event that this fold knows counts as understood, those without an
 # effect here included; an event of a type that isn't in the list stops the projection, it is never skipped.

@@ -1,10 +1,31 @@
 """The truth in Postgres: which commands were applied, in which order, and what followed from them.
 
 Floors, imports go down only:
-    services   batch, verify, api        apply a batch, prove the ledger, answer questions
-    storage    store                     one table, one module; the only floor with SQL
-    core       domain, errors            what a purchase is and when it may happen; pure
-    aside      failpoints                crash at a named point, for tests
+    4 command   -- the command line, wiring, the demo
+                stockledger
+    3 edges     -- siblings; the only floor with Kafka
+                consumer | producer
+    2 services  -- a batch, rebuilding, the past, the proof, questions
+                ledger.api
+                ledger.waiting
+                ledger.{answers, batch, cache, verify} | ledger.rebuilding.{projector, rebuild} |
+                ledger.history.{decisions, events}
+                ledger.rebuilding.{build, swap}
+                ledger.rebuilding.{builder, create, follow, pace, retire}
+                ledger.rebuilding.fold
+                ledger.batch_state
+    1 storage   -- read models, and the only SQL
+                ledger.projections
+                ledger.store.rules
+                ledger.store.reads
+                ledger.store.tables
+                ledger.store.schema
+                ledger.store.connection
+    0 core      -- pure: no clock, randomness, environment, I/O
+                ledger.domain
+                ledger.errors
+    aside       -- small, without a floor: whoever needs them
+                ledger.{brokers, failpoints, figures, private, shell, signals}
 
 Why every command takes effect exactly once, however often it is delivered and whoever crashes:
  1. A batch is consecutive records of one lane, applied in one transaction, all or nothing.
@@ -18,19 +39,6 @@ Why every command takes effect exactly once, however often it is delivered and w
  5. The outcome is decided on stock rows that stay locked from before they are read until the commit,
     and on accounts that the head's catalogue counter guards: it is what a sequential run would decide.
  6. The journal's position is taken under the head's lock, held to the commit: order and proof in one.
+
+Internal: programs import from `stockledger` only (docs/PUBLIC.md).
 """
-
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from ledger.api import Ledger
-
-__all__ = ["Ledger"]
-
-
-def __getattr__(name: str) -> Any:  # when it is asked for: modules below need nothing of the floor above
-    if name == "Ledger":
-        from ledger.api import Ledger
-
-        return Ledger
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

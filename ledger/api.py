@@ -1,96 +1,90 @@
 """The ledger for Python programs: what became of a command, how much is in stock, and how things stand.
 
-Everything here reads committed state, but for `mark` and `rebuild`. One `Ledger` is one connection, give each
-thread its own; a rebuild makes more for as long as it lasts.
+Everything here reads committed state, but for `mark` and `rebuild`. A `Ledger` outlives its connections, and
+may be shared by threads; a rebuild makes connections of its own for as long as it lasts.
 """
 
-import time
+from collections.abc import Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime
+from difflib import get_close_matches
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
-from ledger.domain.commands import MessageKey
+from ledger.answers import RecordedOutcome, Sent, answers
+from ledger.domain.commands import AnyCommand, MessageKey
 from ledger.domain.delivery import Lane
-from ledger.domain.outcome import Outcome, Reason
+from ledger.domain.envelope import request
+from ledger.domain.outcome import Reason
+from ledger.domain.token import AnyPosition
 from ledger.errors import ProjectionUnknown
-from ledger.pace import Reporter
 from ledger.projections.registry import find
-from ledger.rebuild import BUDGETS, Rebuilt, rebuild
-from ledger.store import (
-    balance,
-    conflict,
-    database,
+from ledger.rebuilding.pace import RebuildReporter
+from ledger.rebuilding.rebuild import BUDGETS, Rebuilt, rebuild
+from ledger.store.connection import database
+from ledger.store.connection.database import Connection
+from ledger.store.connection.lending import ConnectionSource, Lender
+from ledger.store.reads import balance, history
+from ledger.store.reads.balance import Balance, Change
+from ledger.store.reads.history import Moment, StockNow
+from ledger.store.schema import migrate
+from ledger.store.tables import (
     dead_letter,
-    event,
     gap,
-    history,
+    identity,
     journal,
     lane,
-    migrate,
     processed_message,
-    projection,
+    projection_state,
     stock,
 )
-from ledger.store.balance import Account, Change
-from ledger.store.conflict import Conflict
-from ledger.store.dead_letter import DeadLetter, Status
-from ledger.store.gap import RecordedGap
-from ledger.store.history import Moment
-from ledger.store.lane import LaneRow
-from ledger.store.projection import Progress
-from ledger.store.stock import StockLevel
+from ledger.store.tables.dead_letter import DeadLetter, Heading, LetterStatus
+from ledger.store.tables.gap import RecordedGap
+from ledger.store.tables.lane import LaneRow
+from ledger.store.tables.projection_state import GenerationProgress
+from ledger.store.tables.stock import StockLevel
+from ledger.waiting import OutcomeWatcher
 
-WAIT_FIRST_S = 0.005
-WAIT_LONGEST_S = 0.1
-
-
-@dataclass(frozen=True)
-class RecordedOutcome:
-    """What became of a command: `applied` or `rejected`, for good; and the delivery that decided it.
-
-    `stream` and `version` say where its event stands, if it was applied. `conflicts` are later deliveries
-    of the same key with another payload.
-    """
-
-    source: str
-    id: str
-    outcome: Outcome
-    reason: Reason | None
-    lane: Lane
-    offset: int
-    position: int
-    recorded_at: datetime
-    stream: str | None
-    version: int | None
-    conflicts: tuple[Conflict, ...]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class LedgerStatus:
-    """How things stand: the journal's last position, the lanes, and how many of what there are.
+    """How things stand: the journal's last position, its token, the lanes, and how many of what there are.
 
     `deliveries` has one number for each outcome, and `skipped` for the offsets in gaps.
     """
 
     position: int
+    token: str
     lanes: list[LaneRow]
     deliveries: dict[str, int]
     rejected: dict[Reason, int]
-    dead_letters: dict[Status, int]
-    projections: list[Progress] = field(default_factory=list)
+    dead_letters: dict[LetterStatus, int]
+    projections: list[GenerationProgress] = field(default_factory=list)
+    cluster_id: str | None = None
+    """The Kafka cluster whose logs these are; None as long as no worker has run."""
 
 
 class Ledger:
-    """A connection to the ledger in the database that `dsn` names; `""` leaves all to libpq's `PG*`.
+    """The ledger in the database that `source` leads to.
 
-    Its methods raise Unavailable when the database can't be reached, SchemaMismatch when it holds no ledger.
+    A DSN (`""` leaves all to libpq's `PG*`) is one connection, made again when it was lost. A psycopg
+    connection, or a pool such as psycopg_pool's, stays the caller's: each question borrows it for a
+    transaction, or for a savepoint of the one that is open, and leaves its settings as they were.
+
+    Threads may share one: with a pool they are answered side by side, else one after the other. However many
+    of them wait, it asks for all of them together.
+
+    Its methods raise Unavailable when the database can't be reached, after a lost connection was tried anew;
+    LoginRefused when it refuses us, SchemaMismatch when it holds no ledger. The next call tries again.
     """
 
-    def __init__(self, dsn: str = "") -> None:
-        self._dsn = dsn
-        self._conn = database.connect(dsn, purpose="api")
+    def __init__(self, source: ConnectionSource = "") -> None:
+        self._lender = Lender(source, "api")
+        self._watcher = OutcomeWatcher(self._lender)
 
     def __enter__(self) -> Self:
         return self
@@ -101,145 +95,205 @@ class Ledger:
         self.close()
 
     def close(self) -> None:
-        """End the connection."""
-        self._conn.close()
+        """End the connection; one that was given, or a pool, stays open."""
+        self._lender.close()
 
     def outcome(self, id: str, source: str | None = None) -> list[RecordedOutcome]:
         """The outcomes of the commands with this id: one a source that used it, or that of `source` alone.
 
         Empty while no such command was applied or rejected.
         """
-        with database.faults():
-            return [self._recorded(found) for found in processed_message.outcomes(self._conn, id, source)]
+        return self._lender.ask(lambda conn: answers(conn, processed_message.outcomes(conn, id, source)))
 
-    def wait(self, key: MessageKey, timeout_s: float) -> RecordedOutcome:
+    def search(
+        self,
+        *,
+        like: str | None = None,
+        user: str | None = None,
+        source: str | None = None,
+        since: AnyPosition | datetime | None = None,
+        until: AnyPosition | datetime | None = None,
+        limit: int = 100,
+    ) -> list[RecordedOutcome]:
+        """The first `limit` outcomes of ids that begin with `like`, by id; without it, in journal order.
+
+        Or of what this `user` did, as far as the projection `user_events` has come: applied commands only.
+        `since` and `until` bound when they were recorded: after that position and up to that one, or from
+        that time on and before that one. Raises what `stock` raises, and ValueError
+        for both a beginning and a user.
+        """
+        if like is not None and user is not None:
+            raise ValueError("like and user can't be asked for together")
+
+        def ask(conn: Connection) -> list[RecordedOutcome]:
+            bounds = history.bounds(conn, since, until)
+            if like is not None:
+                found = processed_message.like(conn, like, source, *bounds, limit)
+            elif user is not None:
+                found = processed_message.of_user(conn, user, source, *bounds, limit)
+            else:
+                found = processed_message.between(conn, source, *bounds, limit)
+            return answers(conn, found)
+
+        return self._lender.ask(ask)
+
+    def wait(
+        self, sent: Sent | MessageKey, timeout_s: float, *, command: AnyCommand | None = None
+    ) -> RecordedOutcome:
         """The command's outcome, as soon as there is one. Raises TimeoutError after `timeout_s` seconds.
 
+        `sent` is the receipt, or the key together with the `command`: where the key was first used for
+        another payload, the answer is `conflict`. A key alone asks what became of its first payload.
         A command whose record turns out to be dead, or that was never published, has no outcome.
         """
-        deadline = time.monotonic() + timeout_s
-        pause_s = WAIT_FIRST_S
-        while not (found := self.outcome(key.id, key.source)):
-            left_s = deadline - time.monotonic()
-            if left_s <= 0:
-                raise TimeoutError(f"no outcome of {key.source} {key.id} after {timeout_s} s")
-            time.sleep(min(pause_s, left_s))
-            pause_s = min(2 * pause_s, WAIT_LONGEST_S)
-        return found[0]
+        if isinstance(sent, MessageKey):
+            key, fingerprint = sent, request(sent, command).fingerprint if command else None
+        else:
+            key, fingerprint = sent.key, sent.fingerprint
+        found = _result(self._watcher.outcome(key, timeout_s))
+        return found.answer_to(fingerprint) if fingerprint else found
 
-    def wait_for_position(self, position: int, timeout_s: float, name: str = "stock") -> int:
-        """Read your own write: return once what is read of the projection covers the journal's position.
+    def wait_for_position(self, position: AnyPosition, timeout_s: float, name: str = "stock") -> int:
+        """Read your own write: return once what is read of the projection covers the position or token.
 
-        Returns the position that it covers. Raises TimeoutError after `timeout_s` seconds, ProjectionUnknown.
+        Returns the position that it covers. Raises TimeoutError after `timeout_s` seconds, ProjectionUnknown;
+        HistoryChanged for a token of another history, also for one beyond the journal's end, unless the
+        database is a standby: then it may be on its way. ValueError for a text that is no token.
         The stock is written by the batches themselves, so it covers a position as soon as there is one.
         """
-        deadline = time.monotonic() + timeout_s
-        pause_s = WAIT_FIRST_S
-        while (at := self._position(name)) < position:
-            left_s = deadline - time.monotonic()
-            if left_s <= 0:
-                raise TimeoutError(f"{name} is at position {at}, not yet at {position}, after {timeout_s} s")
-            time.sleep(min(pause_s, left_s))
-            pause_s = min(2 * pause_s, WAIT_LONGEST_S)
-        return at
+        return _result(self._watcher.position(position, timeout_s, name))
+
+    def lag(self, name: str) -> int:
+        """How many of the journal's positions the live generation of the projection doesn't cover yet.
+
+        Raises ProjectionUnknown.
+        """
+        return max(self._lender.ask(journal.tip).position - self._position(name), 0)
 
     def _position(self, name: str) -> int:
-        with database.faults():
-            at = projection.live_position(self._conn, name)
+        at = self._lender.ask(lambda conn: projection_state.live_position(conn, name))
         if at is None:
             raise ProjectionUnknown(f"there is no projection {name} here", remedy="stockledger status")
         return at
 
-    def stock(self, goods_id: str, *, as_of: int | datetime | None = None) -> StockLevel | None:
-        """The goods' stock, now or as of a position or time; None if they weren't listed by then.
+    def stock(self, goods_id: str, *, as_of: AnyPosition | datetime | None = None) -> StockLevel | None:
+        """The goods' stock, now or as of a position, token or time; None if they weren't listed by then.
 
-        Raises ValueError for a position that isn't there yet, and for a time without an offset from UTC.
+        Raises ValueError for a position that isn't there yet, for a text that is no token, and for a time
+        without an offset from UTC; HistoryChanged for a token of another history.
         """
-        with database.faults():
-            if as_of is None:
-                return stock.level(self._conn, goods_id)
-            return history.level(self._conn, goods_id, history.moment(self._conn, as_of).position)
+        if as_of is None:
+            return self._lender.ask(lambda conn: stock.level(conn, goods_id))
+        return self._lender.ask(
+            lambda conn: history.level(conn, goods_id, history.moment(conn, as_of).position)
+        )
 
-    def stock_levels(self, *, as_of: int | datetime) -> list[StockLevel]:
-        """The stock of all goods as of a position or time, by id. Raises what `stock` raises."""
-        with database.faults():
-            return history.levels(self._conn, history.moment(self._conn, as_of).position)
+    def stock_now(self, goods_ids: Iterable[str]) -> StockNow:
+        """The live stock of these goods, all of it as of one position, and which one that is."""
+        wanted = list(goods_ids)
+        return self._lender.ask(lambda conn: history.live(conn, wanted))
 
-    def moment(self, as_of: int | datetime | None = None) -> Moment:
-        """The last position that was recorded by then (None: now), and when. Raises what `stock` raises."""
-        with database.faults():
-            return history.moment(self._conn, journal.tip(self._conn).position if as_of is None else as_of)
+    def similar_goods(self, goods_id: str) -> str | None:
+        """The listed goods whose id may be meant where this one isn't listed."""
+        near = self._lender.ask(
+            lambda conn: [
+                goods
+                for spelling in dict.fromkeys((goods_id, goods_id.upper(), goods_id.lower()))
+                for goods in stock.neighbours(conn, spelling)
+            ]
+        )
+        folded = {goods.casefold(): goods for goods in near}
+        found = get_close_matches(goods_id.casefold(), folded, 1)
+        return folded[found[0]] if found else None
 
-    def why(self, goods_id: str, limit: int) -> tuple[Account, list[Change]]:
+    def stock_levels(self, *, as_of: AnyPosition | datetime) -> list[StockLevel]:
+        """The stock of all goods as of a position, token or time, by id. Raises what `stock` raises."""
+        return self._lender.ask(lambda conn: history.levels(conn, history.moment(conn, as_of).position))
+
+    def moment(self, as_of: AnyPosition | datetime | None = None) -> Moment:
+        """The last position that was recorded by then (None: now), when, and its token.
+
+        Raises what `stock` raises.
+        """
+        return self._lender.ask(
+            lambda conn: history.now(conn) if as_of is None else history.moment(conn, as_of)
+        )
+
+    def why(self, goods_id: str, limit: int) -> tuple[Balance, list[Change]]:
         """What the goods' stock says, what their events add up to, and the last `limit` of these."""
-        with database.faults():
-            found = balance.account(self._conn, goods_id)
-            return found, balance.changes(self._conn, goods_id, found, limit)
+
+        def ask(conn: Connection) -> tuple[Balance, list[Change]]:
+            found = balance.balance(conn, goods_id)
+            return found, balance.changes(conn, goods_id, found, limit)
+
+        return self._lender.ask(ask)
 
     def status(self) -> LedgerStatus:
         """How things stand. The numbers are read one after the other, each as of its own moment."""
-        with database.faults():
-            return LedgerStatus(
-                position=journal.tip(self._conn).position,
-                lanes=lane.read_all(self._conn),
-                deliveries=journal.totals(self._conn),
-                rejected=processed_message.rejected(self._conn),
-                dead_letters=dead_letter.totals(self._conn),
-                projections=projection.progress(self._conn),
-            )
+        return self._lender.ask(_status)
 
-    def dead_letters(self, *, status: Status | None = None, code: str | None = None) -> list[DeadLetter]:
-        """The dead letters with that status and code, lane by lane in offset order."""
-        with database.faults():
-            return dead_letter.listed(self._conn, status=status, code=code)
+    def dead_letters(self, *, status: LetterStatus | None = None, code: str | None = None) -> list[Heading]:
+        """The dead letters with that status and code, by lane and offset; `dead_letter` has the record."""
+        return self._lender.ask(lambda conn: dead_letter.listed(conn, status=status, code=code))
 
     def dead_letter(self, lane: Lane, offset: int) -> DeadLetter | None:
         """The dead letter at this offset, if the record there is one."""
-        with database.faults():
-            return dead_letter.find(self._conn, lane, offset)
+        return self._lender.ask(lambda conn: dead_letter.find(conn, lane, offset))
 
-    def mark(self, letter: DeadLetter, status: Status) -> bool:
+    def dead_letters_naming(self, id: str, *, limit: int = 100) -> list[DeadLetter]:
+        """The dead letters that name this id in a header or in their value. Reads all that there are."""
+        return self._lender.ask(lambda conn: dead_letter.naming(conn, id, limit))
+
+    def repaired(self) -> set[tuple[Lane, int]]:
+        """The places of the parked dead letters whose command was sent again since and has its outcome."""
+        return self._lender.ask(dead_letter.repaired)
+
+    def mark(self, letter: Heading | DeadLetter, status: LetterStatus) -> bool:
         """Note that the dead letter was redriven or discarded.
 
-        False if its status isn't that of `letter` any more: somebody else was first.
+        False if its status isn't that of `letter` any more: somebody else was first. After Unavailable it may
+        have been noted: ask for it again.
         """
-        with database.faults():
-            return dead_letter.set_status(
-                self._conn, letter.lane, letter.offset, was=letter.status, now=status
+        return self._lender.tell(
+            lambda conn: dead_letter.set_status(
+                conn, letter.lane, letter.offset, was=letter.status, now=status
             )
+        )
 
     def gaps(self) -> list[RecordedGap]:
         """All gaps, lane by lane in offset order."""
-        with database.faults():
-            return gap.listed(self._conn)
+        return self._lender.ask(gap.listed)
 
-    def rebuild(self, name: str, *, on_progress: Reporter | None = None) -> Rebuilt:
+    def rebuild(self, name: str, *, on_progress: RebuildReporter | None = None) -> Rebuilt:
         """Build the projection anew beside the live one, compare row by row, and swap; interrupted, the same
         again goes on. Returns once that is done. Needs the database's owner.
 
         `on_progress` is told the phase, events, events a second and seconds left, from several threads.
         Raises ProjectionUnknown, RebuildRunning, ProjectionFault (an event can't be applied),
-        ProjectionDiffers (nothing was swapped), ProjectionRefused. `ledger.rebuild` has more options.
+        ProjectionDiffers (nothing was swapped), ProjectionRefused. The verb `rebuild` has more options.
         """
-        with database.faults():
-            migrate.require_current(self._conn)
-        connect = partial(database.connect, self._dsn, purpose="rebuild", budgets=BUDGETS)
+        self._lender.ask(migrate.require_current)
+        connect = partial(database.connect, self._lender.dsn(), purpose="rebuild", budgets=BUDGETS)
         return rebuild(connect, find(name), report=on_progress)
 
-    def _recorded(self, found: processed_message.Recorded) -> RecordedOutcome:
-        place = None
-        if found.outcome is Outcome.APPLIED:
-            place = event.place(self._conn, found.position, found.key)
-        return RecordedOutcome(
-            source=found.key.source,
-            id=found.key.id,
-            outcome=found.outcome,
-            reason=found.reason,
-            lane=found.lane,
-            offset=found.offset,
-            position=found.position,
-            recorded_at=found.recorded_at,
-            stream=place.stream if place else None,
-            version=place.version if place else None,
-            conflicts=tuple(conflict.of_key(self._conn, found.key)),
-        )
+
+def _result(waits: Future[T]) -> T:
+    """What it comes to; whoever is interrupted waits no more."""
+    try:
+        return waits.result()
+    finally:
+        waits.cancel()
+
+
+def _status(conn: Connection) -> LedgerStatus:
+    now = history.now(conn)
+    return LedgerStatus(
+        position=now.position,
+        token=now.token,
+        lanes=lane.read_all(conn),
+        deliveries=journal.totals(conn),
+        rejected=processed_message.rejected(conn),
+        dead_letters=dead_letter.totals(conn),
+        projections=projection_state.progress(conn),
+        cluster_id=identity.read(conn)[1],
+    )

@@ -18,15 +18,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ledger import failpoints
+from ledger.batch_state import Work
 from ledger.domain.decider import State
 from ledger.domain.delivery import Batch, Request
 from ledger.domain.outcome import Outcome
-from ledger.errors import Contended, Defect
-from ledger.store import (
+from ledger.errors import Contended, Contradiction
+from ledger.store.connection import copy
+from ledger.store.connection.database import Connection, rollback, transaction
+from ledger.store.connection.roundtrip import execute, execute_together
+from ledger.store.tables import (
     account,
     cancellation,
     conflict,
-    copy,
     dead_letter,
     event,
     gap,
@@ -35,10 +38,9 @@ from ledger.store import (
     processed_message,
     stock,
 )
-from ledger.store.database import Connection, rollback, transaction
-from ledger.store.together import ask, ask_together
-from ledger.work import Work
 
+OFFSET_KEYS = {"dead_letter_pkey", "conflict_pkey", "gap_pkey"}
+GOODS_KEYS = {"event_pkey", "cancellation_pkey"}
 SEAL_ROUNDS = 2  # optimistic rounds before the head is locked first
 
 
@@ -77,25 +79,27 @@ def apply_batch(conn: Connection, batch: Batch, epoch: int) -> Applied:
 
 def _fence_and_find(conn: Connection, batch: Batch, epoch: int) -> Work:
     keys = [d.content.key for d in batch.deliveries if isinstance(d.content, Request)]
-    entry, head, known = ask_together(
+    entry, head, known = execute_together(
         conn,
-        lane.advance(batch, epoch),
-        journal.read_head(),  # before everything that its counter guards
-        processed_message.find(keys),
+        lane.advance_statement(batch, epoch),
+        journal.head_statement(),  # before everything that its counter guards
+        processed_message.find_statement(keys),
         begin=True,
     )
+    # so that no row which was written past the journal answers for it
+    origins = processed_message.origins(conn, known) if known else {}
     failpoints.hit("dedup")
-    return Work(batch, entry, head, known)
+    return Work(batch, entry, head, known, origins)
 
 
 def _load(conn: Connection, work: Work) -> None:
     needs, generation = work.needs(), work.head.stock_generation
     if needs.goods or needs.users:
-        locked, there, work.state.users = ask_together(
+        locked, there, work.state.users = execute_together(
             conn,
-            stock.lock(generation, needs.goods),
-            stock.read(generation, needs.goods),  # not by the locking statement
-            account.read(needs.users),
+            stock.lock_statement(generation, needs.goods),
+            stock.read_statement(generation, needs.goods),  # not by the locking statement
+            account.read_statement(needs.users),
         )
         work.state.goods = {goods_id: there[goods_id] for goods_id in locked}
         work.missing_goods, work.read_users = needs.goods - locked, needs.users
@@ -110,8 +114,7 @@ def _append(conn: Connection, work: Work, counts: Mapping[Outcome, int]) -> byte
 
     Lines are made, and the digest is, while the server takes in what was sent before.
     """
-    conflicts, gaps = conflict.lines(conn, work.entry, work.batch.lane, work.conflicts), work.gap_lines()
-    cancelled = work.cancelled_lines()
+    conflicts, gaps, cancelled = work.conflict_lines(), work.gap_lines(), work.cancelled_lines()
     try:
         register = work.register_rows()
         with copy.sending(conn, processed_message.COPY, register.blocks()):
@@ -120,17 +123,27 @@ def _append(conn: Connection, work: Work, counts: Mapping[Outcome, int]) -> byte
             tables = [register.lines(), events.lines(), cancelled, work.dead, conflicts, gaps]
             digest = journal.digest(work.batch, counts, tables)
         copy.send(conn, cancellation.COPY, cancelled)
+        copy.send(conn, dead_letter.COPY, work.dead)
+        copy.send(conn, conflict.COPY, conflicts)
+        copy.send(conn, gap.COPY, gaps)
     except Contended as error:
-        if error.constraint in ("event_pkey", "cancellation_pkey") and not work.bumps_catalogue:
-            rollback(conn)  # so that the head can be read: a rival on a new generation locks other rows
-            if ask(conn, journal.read_head()).stock_generation == work.head.stock_generation:
-                raise Defect(f"{error.constraint} was violated although the goods were locked") from error
+        rollback(conn)  # so that the head can be read
+        if _is_no_race(conn, work, error.constraint):
+            what = f"{error.constraint} was violated, although nobody else may write there now"
+            raise Contradiction(what, remedy="stockledger verify") from error
         raise
-    copy.send(conn, dead_letter.COPY, work.dead)
-    copy.send(conn, conflict.COPY, conflicts)
-    copy.send(conn, gap.COPY, gaps)
     failpoints.hit("append")
     return digest
+
+
+def _is_no_race(conn: Connection, work: Work, constraint: str) -> bool:
+    """Whether who violates this constraint has met a row that was written past the journal."""
+    if constraint in OFFSET_KEYS:  # the lane is ours
+        return True
+    if constraint not in GOODS_KEYS or work.bumps_catalogue:
+        return False
+    # the goods were locked; but a rival on a new generation locks other rows
+    return execute(conn, journal.head_statement()).stock_generation == work.head.stock_generation
 
 
 def _project(conn: Connection, work: Work) -> None:
@@ -142,7 +155,9 @@ def _project(conn: Connection, work: Work) -> None:
 
 def _seal(conn: Connection, work: Work, entry: journal.Entry) -> int:
     """Seal and commit; where the catalogue moved meanwhile, look again at what was read without a lock."""
-    written = stock.update(work.head.stock_generation, work.changed_stock())
+    written = stock.write_statement(
+        work.entry, work.head.stock_generation, work.listed_stock(), work.changed_stock()
+    )
     if not work.read_users and not work.missing_goods:
         return journal.seal(conn, entry, None, written)
     seen = work.head.catalogue
@@ -154,7 +169,7 @@ def _seal(conn: Connection, work: Work, entry: journal.Entry) -> int:
                 raise
             journal.back_before_seal(conn)
             written = None  # it stands before the savepoint
-            seen = ask(conn, journal.read_head()).catalogue  # first the counter, then what it guards
+            seen = execute(conn, journal.head_statement()).catalogue  # first the counter, then what it guards
             _require_unchanged(conn, work)
     seen = journal.lock_head(conn)  # endless registrations starve nobody: nothing can move now
     _require_unchanged(conn, work)
@@ -164,8 +179,8 @@ def _seal(conn: Connection, work: Work, entry: journal.Entry) -> int:
 def _require_unchanged(conn: Connection, work: Work) -> None:
     """Raise Contended if a row that the decisions rest on has changed."""
     users, missing = work.guarded()
-    there = ask(conn, account.read(users))
+    there = execute(conn, account.read_statement(users))
     if any(there.get(user_id) != user for user_id, user in users.items()):
         raise Contended("a user that the batch was decided on has changed")
-    if ask(conn, stock.read(work.head.stock_generation, missing)):
+    if execute(conn, stock.read_statement(work.head.stock_generation, missing)):
         raise Contended("goods that the batch found missing were listed")

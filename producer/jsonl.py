@@ -11,9 +11,10 @@ from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from ledger.domain.commands import COMMANDS, AnyCommand, MessageKey, is_key_part
-from ledger.domain.envelope import MODELS, parse_fields, validate
+from ledger.domain.envelope import MODELS, is_strict, parse_fields, validate
+from ledger.domain.foreign import members, refused_member
 from producer.lines import LINE_MAX, Block, Line
-from producer.quick import Plain, Ready, quick, quick_lines
+from producer.plain import Plain, Ready, quick, quick_lines
 
 QUOTE_MAX = 200
 APART = 8
@@ -28,7 +29,7 @@ class Item(NamedTuple):
     command: AnyCommand
 
     def ready(self) -> Ready:
-        """As it goes into the topic."""
+        """The command as it goes into the topic."""
         return Ready.of(*self)
 
 
@@ -141,7 +142,8 @@ def _fields(text: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise _Bad(f"isn't valid JSON: {error.msg}", column=error.colno) from None
     except ValueError as error:
-        field, column = _refused_member(text)
+        found = refused_member(text, is_strict)
+        field, column = (found.name, found.column) if found else ("", 1)
         raise _Bad(str(error), field=field, column=column) from None
 
 
@@ -160,60 +162,17 @@ def _key_part(fields: dict[str, Any], name: str) -> str | None:
     value = fields.pop(name, None)
     if value is None or (isinstance(value, str) and is_key_part(value)):
         return value
+    if not isinstance(value, str):
+        must = "must be text, of 1 to 128 visible ASCII characters"
+        raise _Bad(must, field=name, remedy=f"write the {name} in quotes")
     raise _Bad("must be 1 to 128 visible ASCII characters", field=name)
-
-
-class _Member(NamedTuple):
-    name: str
-    column: int
-    value: str
-
-
-def _members(text: str) -> Iterator[_Member]:
-    """The members of the JSON object in order, repeated ones too; `value` as it is written."""
-    lenient = json.JSONDecoder()
-
-    def skip(at: int) -> int:
-        while text[at : at + 1] in (" ", "\t", "\r"):
-            at += 1
-        return at
-
-    at = skip(0)
-    while at < len(text) and text[at] in "{,":
-        key_at = skip(at + 1)
-        name, end = lenient.raw_decode(text, key_at)
-        value_at = skip(skip(end) + 1)  # behind the colon
-        _, end = lenient.raw_decode(text, value_at)
-        yield _Member(name, key_at + 1, text[value_at:end])
-        at = skip(end)
 
 
 def _column(text: str, field: str) -> int:
     try:
-        return next((member.column for member in _members(text) if member.name == field), 1)
+        return next((member.column for member in members(text) if member.name == field), 1)
     except (ValueError, RecursionError):
         return 1
-
-
-def _refused_member(text: str) -> tuple[str, int]:
-    """Name and column of the first member that `parse_fields` refuses, or that repeats another."""
-    seen = set()
-    try:
-        for member in _members(text):
-            if member.name in seen or not _is_strict(member.value):
-                return member.name, member.column
-            seen.add(member.name)
-    except (ValueError, RecursionError):
-        pass
-    return "", 1
-
-
-def _is_strict(value: str) -> bool:
-    try:
-        parse_fields(f'{{"":{value}}}')
-    except ValueError:
-        return False
-    return True
 
 
 def _quotable(text: str) -> str:

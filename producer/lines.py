@@ -1,11 +1,13 @@
 """The lines of a file or of standard input, as bytes: numbered, placed, none too long to hold in memory."""
 
 import os
+import re
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -21,6 +23,7 @@ KEPT_MAX = LINE_MAX + 2
 BLOCK = 16 * 1024
 """How much of the input is read and judged at once, in bytes."""
 STDIN = Path("-")
+MOUNTS = Path("/proc/self/mountinfo")
 
 
 class BadInput(Stop):
@@ -63,7 +66,7 @@ class Block(Struct, frozen=True, gc=False):
         return next(islice(self.lines(), count - 1, None)).end
 
     def lines(self) -> Iterator[Line]:
-        """Those that aren't blank."""
+        """The lines that aren't blank."""
         start, end, cut = self.start, self.end, self.cut
         for number, raw in enumerate(self.text.split(b"\n"), self.number):
             after = start + len(raw) + cut + 1
@@ -79,43 +82,79 @@ def open_input(path: Path) -> Iterator[BinaryIO]:
     Raises BadInput where the path can't be read.
     """
     with _open(path) as file:
-        if is_kept(path):
+        if path != STDIN and stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             yield file
             return
-        with tempfile.TemporaryFile() as spool:
-            shutil.copyfileobj(file, spool)
-            spool.flush()  # its size and its bytes are asked of the file itself
+        with ExitStack() as closing:
+            try:
+                spool = closing.enter_context(tempfile.TemporaryFile())
+                shutil.copyfileobj(file, spool)
+                spool.flush()  # its size and its bytes are asked of the file itself
+            except OSError as error:
+                failed = f"can't copy {name_of(path)} to a temporary file: {error.strerror}"
+                raise BadInput(
+                    f"{failed}; nothing was published",
+                    remedy="put the lines into a file and publish that",
+                ) from None
             yield spool
 
 
-def is_kept(path: Path) -> bool:
-    """Whether the next run finds the same content there: a regular file, no pipe."""
-    return path != STDIN and path.is_file()
+def name_of(path: Path) -> str:
+    """The input, as messages call it."""
+    return "stdin" if path == STDIN else str(path)
+
+
+def kept_name(path: Path, file: BinaryIO) -> Path | None:
+    """The one name under which the next run finds this very file, however it was named; None: there is none.
+
+    A name that only seems to lead here gives the ids of one run a place where the next one doesn't look, and
+    then a line is bought twice: a pipe, a here-document's deleted file (/dev/stdin), a name that was given to
+    another file meanwhile, one hard link of several, a file that a mount shows under this name for a while.
+    """
+    try:
+        name = path.resolve(strict=True)
+        opened, named = os.fstat(file.fileno()), name.lstat()
+    except (OSError, RuntimeError):  # RuntimeError: links in a circle
+        return None
+    is_this = path != STDIN and stat.S_ISREG(named.st_mode) and os.path.samestat(opened, named)
+    return name if is_this and named.st_nlink == 1 and not _is_mount(name) else None
+
+
+def _is_mount(name: Path) -> bool:
+    try:
+        mounted = [line.split(b" ")[4] for line in MOUNTS.read_bytes().splitlines()]
+    except OSError:  # no Linux
+        return name.is_mount()
+    escaped = re.sub(rb"[\\ \t\n]", lambda found: b"\\%03o" % ord(found[0]), os.fsencode(name))
+    return escaped in mounted
 
 
 def _open(path: Path) -> AbstractContextManager[BinaryIO]:
     try:
-        return nullcontext(sys.stdin.buffer) if path == STDIN else path.open("rb")
+        if path != STDIN:
+            return path.open("rb")
+        if sys.stdin is not None:
+            return nullcontext(sys.stdin.buffer)
+        why = "it is closed"
     except OSError as error:
-        raise BadInput(f"can't read {path}: {error.strerror}") from None
-
-
-def read_lines(file: BinaryIO, end: int) -> Iterator[Line]:
-    """The lines that aren't blank among the first `end` bytes. Raises what `read_blocks` raises."""
-    for block in read_blocks(file, end):
-        yield from block.lines()
+        why = str(error.strerror)
+    raise BadInput(
+        f"can't read {name_of(path)}: {why}; nothing was published",
+        remedy="name a file that this user can read",
+    )
 
 
 def read_blocks(file: BinaryIO, end: int) -> Iterator[Block]:
     """The first `end` bytes.
 
-    What is appended meanwhile waits for the next run. Raises BadInput if the file is cut short meanwhile.
+    What is appended meanwhile waits for the next run. Raises BadInput if the file is cut short meanwhile, or
+    can't be read on.
     """
     file.seek(0)
     number, start, read = 1, 0, 0
     rest, cut = b"", 0  # the line whose end isn't read yet, without the `cut` bytes that are past the limit
     while read < end:
-        piece = _some(file.read(min(BLOCK, end - read)))
+        piece = _some(file, min(BLOCK, end - read))
         read += len(piece)
         text = rest + piece
         whole = text.rfind(b"\n") + 1
@@ -139,14 +178,21 @@ def _content(raw: bytes) -> bytes:
 def copy_verbatim(file: BinaryIO, line: Line, out: BinaryIO) -> None:
     """Append the bytes of the line to `out`, whatever they are and however many."""
     position = line.start
-    while position < line.end:  # pread: the reader's own place in the file stays
-        chunk = _some(os.pread(file.fileno(), min(LINE_MAX, line.end - position), position))
+    while position < line.end:
+        chunk = _some(file, min(LINE_MAX, line.end - position), position)
         out.write(chunk)
         position += len(chunk)
 
 
-def _some(read: bytes) -> bytes:
-    if not read:
+def _some(file: BinaryIO, size: int, position: int | None = None) -> bytes:
+    try:  # pread: the reader's own place in the file stays
+        found = file.read(size) if position is None else os.pread(file.fileno(), size, position)
+    except OSError as error:
+        unreadable = f"the input can't be read on: {error.strerror}"
+        raise BadInput(
+            unreadable, remedy="copy it to a disk that can be read, and publish it from there"
+        ) from None
+    if not found:
         cut = "the input was cut short while it was being read"
-        raise BadInput(cut, remedy="run again when it is complete")
-    return read
+        raise BadInput(cut, remedy="put the file back as it was, then run the same again")
+    return found

@@ -5,89 +5,91 @@ all the same (a lost answer): sending it again with the same id is always safe, 
 id once. After the first command without an acknowledgement nothing more is sent: no lane gets a hole.
 """
 
+import os
 import time
+import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache, partial
+from multiprocessing.util import Finalize
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
+from uuid import UUID
 
-import uuid_utils
-from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from ledger.domain.commands import KEY_PART_MAX, AnyCommand, MessageKey, is_key_part
-from ledger.domain.envelope import headers
-from ledger.errors import BadSettings, LedgerError
-from producer import properties
-from producer.quick import Ready
-from producer.trouble import TOPIC_ERRORS, VERDICTS, Trouble, topic_unfit
+from ledger.domain.commands import AnyCommand
+from ledger.domain.envelope import fingerprint, headers
+from ledger.errors import BrokerUnavailable, LedgerError, Stop
+from producer import client
+from producer.arguments import message_key, require_command, require_key_part, seconds
+from producer.faults import RIGHTS, TOPIC_ERRORS, VERDICTS, Trouble, kafka_error, topic_unfit
+from producer.plain import Ready
+from producer.tally import Receipt, Reports, Tally, account
 
 QUEUE_POLL_S = 0.1
 """How long to serve reports before trying again to get a command into a full queue."""
 POLL_EVERY = 100
-"""After so many commands without a receipt the reports that are there are served; a millisecond's worth."""
+"""How many commands without a receipt go out before reports are served; a millisecond's worth."""
 METADATA_TIMEOUT_S = 1.0
 TOPIC_GRACE_S = 1.0
 REPORT_DELAY_S = 1.0
 """librdkafka looks for timed-out messages once a second, so a report may come that much late."""
 TIMEOUT_DEFAULT_S = 10.0
+SETTLE_S = 5.0
+"""How long an error waits for the reports of what is under way, so that its account is the last word."""
+NEW_ONE = (
+    "make a new Publisher, this one sends no more, and send the same again with the same ids: what the topic "
+    "holds already has no second effect"
+)
+EXIT_PRIORITY = 10  # anything from 0 on ends a process of `multiprocessing` too, which has no `atexit`
 
 _OnDelivery = Callable[[KafkaError | None, Message], None]
 
 
-@dataclass(slots=True)
-class Receipt:
-    """A command that was sent. `partition` and `offset` are set once the broker has acknowledged it."""
+class Forked(Stop):
+    """The Publisher was made before this process was forked off: its client's threads aren't here."""
 
-    key: MessageKey
-    partition: int | None = None
-    offset: int | None = None
-
-
-class Tally(NamedTuple):
-    """What became of all that a publisher sent so far.
-
-    `failed`: refused, not in the topic. `unknown`: no answer yet, or none in time: possibly in the topic.
-    """
-
-    acknowledged: int
-    failed: int
-    unknown: int
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether all is acknowledged."""
-        return not self.failed and not self.unknown
+    code = "SL-PUB-001"
 
 
 class Publisher:
-    """Sends commands to one topic, from one thread. Use it in a `with` block.
+    """Sends commands to one topic, from one thread and one process. Use it in a `with` block, or `close` it.
 
-    Leaving the block waits for the reports of what was sent and raises where not all is acknowledged, unless
-    `flush` has handed its tally to the caller since the last `send`. Leaving it by an exception drops what is
-    still queued. A publisher with one command that isn't acknowledged sends no more: go on with a new one.
-    `kafka` holds librdkafka's properties; `source` is the default of `send`.
+    `close`, and leaving the block, wait for the reports of what was sent and raise where not all is
+    acknowledged, unless `flush` has handed its tally to the caller since the last `send`. Leaving the block
+    by an exception drops what is still queued. One that is forgotten waits as well, when it is collected or
+    the program ends, with a ResourceWarning, and what isn't acknowledged is told on stderr. After a command
+    that isn't acknowledged a publisher sends no more: go on with a new one. `kafka` holds librdkafka's
+    properties, as the client takes them; `source` is the default of `send`.
 
-    Raises BadSettings at once where a property is unknown, unusable or would break the promise. Connects at
-    the first `send` or `connect`.
+    Raises ValueError or TypeError for an argument that can't be one, BadSettings at once where a property is
+    unknown, unusable or would break the promise. Connects at the first `send` or `connect`. In a process that
+    was forked off later everything raises Forked.
     """
 
-    def __init__(self, kafka: Mapping[str, str], topic: str, source: str = "") -> None:
-        if source and not is_key_part(source):
-            raise BadSettings(f"the source must be 1 to {KEY_PART_MAX} visible ASCII characters")
-        settings = properties.complete(kafka)
+    def __init__(self, kafka: Mapping[str, Any], topic: str, source: str = "") -> None:
+        if not isinstance(topic, str) or not isinstance(source, str):
+            name, given = ("topic", topic) if not isinstance(topic, str) else ("source", source)
+            raise TypeError(f"{name} must be text, not {type(given).__name__}")
+        if not topic:
+            raise ValueError("topic must not be empty")
+        if source:
+            require_key_part("source", source)
+        settings = client.complete(kafka)
         self._trouble = Trouble(settings["bootstrap.servers"])
-        self._producer = properties.make_producer(settings, self._trouble.note)
+        self._producer = client.make_producer(settings, self._trouble.note)
         self.topic = topic
         self.source = source
         self.partitions = 0
-        """Of the topic; 0 until connected."""
-        self.timeout_s = int(settings[properties.TIMEOUT_MS]) / 1000 or TIMEOUT_DEFAULT_S
+        """How many the topic has; 0 until connected."""
+        self.timeout_s = int(settings[client.TIMEOUT_MS]) / 1000 or TIMEOUT_DEFAULT_S
         """How long a command may wait for its acknowledgement, and a connection for its broker."""
-        self._first_error: KafkaError | None = None
-        self._sent = self._acknowledged = self._failed = 0
-        self._handed_over = True
+        self._reports = Reports()
+        self._process = os.getpid()
+        self._closed = False
+        remains = self._reports, self._producer, self.timeout_s + REPORT_DELAY_S, topic
+        self._forgotten = Finalize(self, _forgotten, args=remains, exitpriority=EXIT_PRIORITY)
 
     def __enter__(self) -> Self:
         return self
@@ -95,106 +97,134 @@ class Publisher:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        waits = error is None and not self._handed_over
+        if (
+            os.getpid() == self._process
+        ):  # else the block is left twice, and this is the process without client
+            self._close(waits=error is None)
+
+    def close(self) -> None:
+        """Wait until all is reported and send no more.
+
+        Raises what `check` raises unless `flush` has handed the account over.
+        """
+        self._refuse_fork()
+        self._close(waits=True)
+
+    def _close(self, *, waits: bool) -> None:
+        reports, waits = self._reports, waits and not self._reports.handed_over
         if waits:
             self.flush()
+        self._closed = True
+        self._forgotten.cancel()
         self._producer.purge()  # or the rest would go out behind the caller's back
-        self._producer.flush(REPORT_DELAY_S)
+        reports.serve(self._producer.flush, REPORT_DELAY_S)
         if waits:
             self.check()
 
     def connect(self) -> None:
         """Find the topic; does nothing if that is done.
 
-        Raises BrokerUnavailable after `timeout_s`, TopicUnfit where the topic doesn't exist, BadSettings
-        where the broker refuses the credentials. Nothing was sent then.
+        Raises BrokerUnavailable after `timeout_s`, TopicUnfit where the topic doesn't exist or may not be
+        written, BadSettings where the broker refuses the credentials. Nothing was sent then.
         """
+        self._refuse_fork()
         started = time.monotonic()
         while not self.partitions:
             try:
                 self.partitions = self._count_partitions(time.monotonic() - started)
-            except KafkaException as exception:
-                self._producer.poll(QUEUE_POLL_S)  # brings the cause
+            except (KafkaException, SystemError) as exception:
+                error = kafka_error(exception)
+                self.poll(QUEUE_POLL_S)  # brings the cause
+                self._refuse_after_error()
                 waited_s = time.monotonic() - started
                 # A new topic takes a moment to be known to every broker.
-                if exception.args[0].code() in TOPIC_ERRORS and waited_s >= TOPIC_GRACE_S:
-                    raise self._fault(exception.args[0]) from None
+                if error.code() in RIGHTS or (error.code() in TOPIC_ERRORS and waited_s >= TOPIC_GRACE_S):
+                    raise self._fault(error) from None
                 if waited_s >= self.timeout_s or self._trouble.is_hopeless:
                     raise self._trouble.unreachable(waited_s) from None
 
-    def send(self, command: AnyCommand, *, id: str | None = None, source: str | None = None) -> Receipt:
+    def send(
+        self, command: AnyCommand, *, id: str | UUID | None = None, source: str | None = None
+    ) -> Receipt:
         """Queue the command; waits while the queue is full. Without an `id` it gets a UUIDv7.
 
-        Raises what `connect` and `check` raise, and ValueError where `id` or `source` can't be one.
+        Raises what `connect` and `check` raise; ValueError or TypeError naming what can't be sent.
         """
-        key = _message_key(self.source if source is None else source, id)
-        receipt = Receipt(key)
-        self.post(Ready.of(*key, command), key.id, partial(self._report_receipt, receipt))
-        self._producer.poll(0)
+        self._refuse_fork()
+        key = message_key(self.source if source is None else source, id)
+        require_command(command)
+        receipt = Receipt(key, fingerprint(key, command))
+        self.post(Ready.of(*key, command), key.id, partial(self._reports.note_for, receipt))
+        self.poll(0)
         return receipt
 
     def post(self, ready: Ready, id: str, on_report: _OnDelivery | None = None) -> None:
         """Queue the command under this id as `send` does, without a receipt: the tally accounts for it.
 
-        Raises what `connect` and `check` raise.
+        Raises what `connect` and `check` raise. A fork is noticed by `connect` and `flush`, not here.
         """
         if not self.partitions:
             self.connect()
-        key, on_report = ready.record_key, on_report or self._report
+        reports, key = self._reports, ready.record_key
+        on_report = on_report or reports.note
         now = _timestamp(time.time_ns() // 1_000_000)
         head: list[Any] = headers(ready.source, id, ready.name, now, key)
         while True:
-            self._refuse_after_error()
+            if reports.first_error or self._closed:
+                self._refuse()
             try:
                 self._producer.produce(self.topic, ready.value, key, headers=head, on_delivery=on_report)
                 break
             except BufferError:
-                self._producer.poll(QUEUE_POLL_S)
+                self.poll(QUEUE_POLL_S)
             except KafkaException as error:
-                raise self._fault(error.args[0]) from None
-        self._sent += 1
-        self._handed_over = False
-        if not self._sent % POLL_EVERY:
-            self._producer.poll(0)
+                reports.first_error = error.args[0]
+                self.poll(0)  # where the client has ended, this brings why
+        reports.sent += 1
+        reports.handed_over = False
+        if not reports.sent % POLL_EVERY:
+            self.poll(0)
 
     def poll(self, timeout_s: float) -> None:
         """Serve the delivery reports that are there or come within the time; returns after the first ones."""
-        self._producer.poll(timeout_s)
+        self._reports.serve(self._producer.poll, timeout_s)
 
     def flush(self, timeout_s: float | None = None) -> Tally:
         """Wait until all is reported, at most so long (default: until all has timed out); the tally then."""
-        self._producer.flush(self.timeout_s + REPORT_DELAY_S if timeout_s is None else timeout_s)
-        self._handed_over = True
+        self._refuse_fork()
+        whole = self.timeout_s + REPORT_DELAY_S
+        self._reports.serve(self._producer.flush, whole if timeout_s is None else seconds(timeout_s))
+        self._reports.handed_over = True
         return self.tally
 
     @property
     def tally(self) -> Tally:
         """What became of all that was sent, as far as it is reported."""
-        return Tally(self._acknowledged, self._failed, self._sent - self._acknowledged - self._failed)
+        return self._reports.tally
 
     def check(self) -> None:
         """Raises BrokerUnavailable, TopicUnfit or Defect unless all that was sent is acknowledged."""
+        self._refuse_fork()
         self._refuse_after_error()
         if not self.tally.is_complete:
-            raise self._trouble.unanswered("no report yet", self._account())
+            again = "flush again: the client goes on trying until message.timeout.ms"
+            raise self._trouble.unanswered("no report yet", account(self.tally), again)
+
+    def _refuse(self) -> None:
+        self._refuse_after_error()
+        raise ValueError("the Publisher is closed; make a new one")
+
+    def _refuse_fork(self) -> None:
+        if os.getpid() != self._process:
+            raise Forked(
+                f"the Publisher of {self.topic} was made by process {self._process}, from which this one was "
+                "forked off later; nothing was published here",
+                remedy="make a Publisher in each process after its fork (gunicorn: in post_fork)",
+            )
 
     def _refuse_after_error(self) -> None:
-        if self._first_error is not None:
-            raise self._fault(self._first_error)
-
-    # A callback inside poll and flush: an exception would lose the reports behind it, so it never raises.
-    def _report(self, error: KafkaError | None, message: Message) -> None:
-        if error is None:
-            self._acknowledged += 1
-            return
-        self._first_error = self._first_error or error
-        if error.code() in VERDICTS:
-            self._failed += 1
-
-    def _report_receipt(self, receipt: Receipt, error: KafkaError | None, message: Message) -> None:
-        if error is None:
-            receipt.partition, receipt.offset = message.partition(), message.offset()
-        self._report(error, message)
+        if self._reports.first_error is not None:
+            raise self._fault(self._reports.first_error)
 
     def _count_partitions(self, waited_s: float) -> int:
         # Short waits at first, to hear early of a hopeless case; longer ones for a slow broker.
@@ -205,32 +235,38 @@ class Publisher:
         return len(found.partitions)
 
     def _fault(self, error: KafkaError) -> LedgerError:
-        if error.code() in TOPIC_ERRORS:
-            return topic_unfit(self.topic, error, self._topics(), self._account())
+        self._reports.serve(self._producer.flush, SETTLE_S)
+        self._producer.purge()
+        self._reports.serve(self._producer.flush, REPORT_DELAY_S)
+        error, told = self._reports.first_error or error, account(self.tally)
+        if error.code() in TOPIC_ERRORS or error.code() in RIGHTS:
+            return topic_unfit(self.topic, error, self._topics(), told)
         if error.code() in VERDICTS:
-            return self._trouble.refused(error, self._account())
-        return self._trouble.unanswered(error.str(), self._account())
+            return self._trouble.refused(error, told)
+        return self._trouble.unanswered(error.str(), told, NEW_ONE)
 
     def _topics(self) -> list[str]:
         try:
             return list(self._producer.list_topics(timeout=METADATA_TIMEOUT_S).topics)
-        except KafkaException:
+        except (KafkaException, SystemError):
             return []
 
-    def _account(self) -> str:
-        if not self._sent:
-            return "nothing was published"
-        acknowledged, failed, unknown = self.tally
-        counts = f"{acknowledged} acknowledged, {failed} refused, {unknown} in the topic or not"
-        return f"of {self._sent} sent: {counts}"
 
-
-def _message_key(source: str, id: str | None) -> MessageKey:
-    key = MessageKey(source, str(uuid_utils.uuid7()) if id is None else id)
-    for name, part in key._asdict().items():
-        if not is_key_part(part):
-            raise ValueError(f"{name} must be 1 to {KEY_PART_MAX} visible ASCII characters")
-    return key
+def _forgotten(reports: Reports, producer: Producer, timeout_s: float, topic: str) -> None:
+    """The end of a publisher that nobody closed. `Finalize` does nothing in a process forked off."""
+    if reports.handed_over:
+        return
+    warnings.warn(
+        f"a Publisher of {topic} wasn't closed: use it in a `with` block, or close it",
+        ResourceWarning,
+        stacklevel=2,
+    )
+    reports.serve(producer.flush, timeout_s)
+    if not reports.tally.is_complete:  # nobody is there to catch it: the interpreter shows it on stderr
+        raise BrokerUnavailable(
+            f"a Publisher of {topic} wasn't closed, and not all is acknowledged: {account(reports.tally)}",
+            remedy="send the same again with the same ids, by a Publisher in a `with` block",
+        )
 
 
 @lru_cache(maxsize=1)

@@ -8,6 +8,8 @@ as a whole by rename, so a crash leaves the old one or the new one. Both sides a
 import fcntl
 import hashlib
 import os
+import shlex
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +21,7 @@ from msgspec import Struct
 from msgspec.json import Decoder, Encoder
 
 from ledger.domain.commands import is_key_part
+from ledger.private import private
 from producer.lines import BadInput, Line
 
 
@@ -28,7 +31,7 @@ class SidecarMismatch(BadInput):
     code = "SL-IN-002"
 
 
-class Entry(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+class RememberedLine(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """What is remembered of a line."""
 
     line: int
@@ -38,15 +41,15 @@ class Entry(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
 
 
 _encode = Encoder().encode
-_decode = Decoder(Entry).decode
+_decode = Decoder(RememberedLine).decode
 
 
 class Remembered:
-    """The ids of a sidecar, asked for in line order. No file remembers nothing."""
+    """The ids of a sidecar, asked for in line order. No file remembers nothing. `file`: the open sidecar."""
 
-    def __init__(self, path: Path | None, input_name: str) -> None:
+    def __init__(self, path: Path | None, input_name: str, file: BinaryIO | None = None) -> None:
         self._path, self._input_name = path, input_name
-        self._entries = _read(path) if path is not None else iter(())
+        self._entries = iter(()) if path is None else _entries(file, path) if file else _read(path)
         self._next = next(self._entries, None)
 
     def find(self, line: Line, source: str) -> str | None:
@@ -64,12 +67,14 @@ class Remembered:
         if self._next is not None:
             raise self._mismatch(self._next)
 
-    def _mismatch(self, entry: Entry) -> SidecarMismatch:
+    def _mismatch(self, entry: RememberedLine) -> SidecarMismatch:
         name, ids = self._input_name, self._path
+        # To remove the ids is no way out: whoever is asked to doesn't know what an earlier run has sent.
         return SidecarMismatch(
-            f"{name}:{entry.line} isn't the line of the source {entry.source} that was given an id in {ids}",
-            remedy=f"restore {name} and put new lines at its end, or publish them from a file of their own; "
-            f"if nothing of {name} was ever published, remove {ids}",
+            f"{name}:{entry.line} isn't the line of the source {entry.source} that was given an id in {ids}, "
+            f"when {name} was first published",
+            remedy=f"restore line {entry.line} as it was, put new lines at the end of {name} or into a file "
+            "of their own, then run the same again",
         )
 
 
@@ -78,12 +83,15 @@ class Sidecar:
 
     Two runs at once on the same input would give a line two ids: so the file that becomes the new sidecar is
     locked from before the old one is read until it has taken its place. A later run finds the ids there.
-    Without a path there is no place to keep ids, and lines without one are refused.
+    Without a path there is no place to keep ids, and lines without one are refused. `remembered` gives them
+    back out of the file that was written, whatever has become of its name.
     """
 
     def __init__(self, path: Path | None, input_name: str) -> None:
         self._path, self._input_name = path, input_name
         self._new: BinaryIO | None = None
+        self._place: Path | None = None
+        """Where `_new` is, until it has taken the place of the old one or isn't wanted."""
         self._old: Remembered | None = None
         self.made = 0
 
@@ -93,19 +101,23 @@ class Sidecar:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._unlink()  # not saved
         if self._new is not None:
-            Path(self._new.name).unlink(missing_ok=True)  # not saved
             with suppress(OSError):  # a full disk, met before: nobody wants what can't be written
                 self._new.close()
 
     def remember(self, line: Line, source: str) -> None:
         """Give the line an id unless it has one. Raises SidecarMismatch, or BadInput if it can't be kept."""
         if self._path is None:
-            missing = f"{self._input_name}:{line.number} has no id, and no place to keep one for the next run"
-            raise BadInput(missing, remedy="give each line an id, or name a place with --ids FILE")
+            raise BadInput(
+                f"{self._input_name}:{line.number} has no id, and there is no place to keep one: the next "
+                f"run may not find this very file as {self._input_name}; nothing was published",
+                remedy="give each line an id, or name a place that stays with --ids",
+            )
         try:  # not `_writing`: a context manager a line costs a fifth of all this
             if self._new is None or self._old is None:
-                self._new = _locked(self._path.with_name(self._path.name + ".new"), self._input_name)
+                place = self._path.with_name(self._path.name + ".new")
+                self._new, self._place = _locked(place, self._input_name), place
                 self._old = Remembered(self._path, self._input_name)
             id = self._old.find(line, source)
             if id is None:
@@ -124,18 +136,31 @@ class Sidecar:
         if self._path is None or not (self.made or self._path.exists()):
             return
         with _writing(self._path):
-            if self.made and self._new is not None:
+            if self._new is not None:
                 self._new.flush()
+            if self.made and self._new is not None and self._place is not None:
                 os.fsync(self._new.fileno())
-                os.replace(self._new.name, self._path)
-                self._new.close()
-                self._new = None
+                os.replace(self._place, self._path)
+                self._place = None
+            self._unlink()
             # Also when nothing is new: an earlier run may have died between its rename and this.
             _sync_folder(self._path.parent)
 
+    def remembered(self) -> Remembered:
+        """The ids of this run, to be asked for once more from the first line on."""
+        if self._new is None:
+            return Remembered(None, self._input_name)
+        self._new.seek(0)
+        return Remembered(self._path, self._input_name, self._new)
+
+    def _unlink(self) -> None:
+        if self._place is not None:
+            self._place.unlink(missing_ok=True)
+            self._place = None
+
 
 def _locked(path: Path, input_name: str) -> BinaryIO:
-    file = path.open("ab")
+    file = open(path, "a+b", opener=_own)  # noqa: SIM115 (`Sidecar` closes it)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Whoever held the lock before may have renamed or removed the file that we opened.
@@ -148,6 +173,17 @@ def _locked(path: Path, input_name: str) -> BinaryIO:
         ) from None
     file.truncate(0)  # a run that was killed may have left lines in it
     return file
+
+
+def _own(path: str, flags: int) -> int:
+    """What a killed run left is a file of this user with one name; a stranger put there anything else."""
+    fd = private(path, flags)
+    found = os.fstat(fd)
+    if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid == os.geteuid():
+        return fd
+    os.close(fd)
+    in_the_way = f"{path} is in the way: it isn't what a run of this user leaves; nothing was published"
+    raise BadInput(in_the_way, remedy=f"rm {shlex.quote(path)}")
 
 
 @contextmanager
@@ -163,25 +199,31 @@ def _unwritable(path: Path, error: OSError) -> BadInput:
     return BadInput(f"can't keep the ids in {path}: {error.strerror}", remedy=remedy)
 
 
-def _entry(line: Line, id: str, source: str) -> Entry:
-    return Entry(line=line.number, id=id, sha256=hashlib.sha256(line.text).hexdigest(), source=source)
+def _entry(line: Line, id: str, source: str) -> RememberedLine:
+    return RememberedLine(
+        line=line.number, id=id, sha256=hashlib.sha256(line.text).hexdigest(), source=source
+    )
 
 
-def _read(path: Path) -> Iterator[Entry]:
+def _read(path: Path) -> Iterator[RememberedLine]:
     try:
-        file = path.open("rb")
+        file = open(path, "rb", opener=private)  # noqa: SIM115 (closed below)
     except FileNotFoundError:
         return
     with file:
-        for number, raw in enumerate(file, 1):
-            try:
-                entry = _decode(raw)
-                if not (is_key_part(entry.id) and is_key_part(entry.source)):
-                    raise ValueError
-                yield entry
-            except ValueError:
-                remedy = "restore it from a copy; without it, publishing again could buy twice"
-                raise BadInput(f"{path}:{number} is no remembered id", remedy=remedy) from None
+        yield from _entries(file, path)
+
+
+def _entries(file: BinaryIO, path: Path) -> Iterator[RememberedLine]:
+    for number, raw in enumerate(file, 1):
+        try:
+            entry = _decode(raw)
+            if not (is_key_part(entry.id) and is_key_part(entry.source)):
+                raise ValueError
+            yield entry
+        except ValueError:
+            remedy = "restore it from a copy; without it, publishing again could buy twice"
+            raise BadInput(f"{path}:{number} is no remembered id", remedy=remedy) from None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,6 +1,6 @@
 """The command line: which verbs there are, and how a command line that makes no sense ends.
 
-What all verbs have in common is in `stockledger.call`, each verb in `stockledger.commands`.
+What all verbs have in common is in `stockledger.verb.call`, each verb in `stockledger.verbs`.
 """
 
 import sys
@@ -9,10 +9,29 @@ from typing import Annotated
 
 import typer
 
-from stockledger.call import fail
-from stockledger.commands import ask, deadletters, gaps, move, past, projecting, setup
-from stockledger.exits import OK, USAGE, UsageError
-from stockledger.output import Output
+from ledger import signals
+from ledger.errors import AGAIN
+from stockledger.verb.call import fail
+from stockledger.verb.exits import DATA, OK, USAGE, OutputFailed, UsageError
+from stockledger.verb.output import Output, drop
+from stockledger.verbs import (
+    config,
+    demo,
+    dlq,
+    doctor,
+    gap,
+    migrate,
+    outcome,
+    project,
+    publish,
+    rebuild,
+    replay,
+    run,
+    status,
+    stock,
+    verify,
+    why,
+)
 
 NAME = "stockledger"
 HELP = "An event-sourced ledger for purchases and stock, on Kafka and Postgres. Each command counts once."
@@ -32,24 +51,24 @@ app = typer.Typer(
 )
 START, MOVE, ASK, REPAIR = "Set up", "Move commands", "Ask", "Repair"
 for panel, command in (
-    (START, setup.demo),
-    (START, setup.migrate),
-    (START, setup.doctor),
-    (START, setup.config),
-    (MOVE, move.publish),
-    (MOVE, move.run),
-    (MOVE, projecting.project),
-    (ASK, ask.status),
-    (ASK, ask.outcome),
-    (ASK, ask.stock),
-    (ASK, past.why),
-    (ASK, past.replay),
-    (ASK, ask.verify),
-    (REPAIR, projecting.rebuild),
+    (START, demo.demo),
+    (START, migrate.migrate),
+    (START, doctor.doctor),
+    (START, config.config),
+    (MOVE, publish.publish),
+    (MOVE, run.run),
+    (MOVE, project.project),
+    (ASK, status.status),
+    (ASK, outcome.outcome),
+    (ASK, stock.stock),
+    (ASK, why.why),
+    (ASK, replay.replay),
+    (ASK, verify.verify),
+    (REPAIR, rebuild.rebuild),
 ):
     app.command(rich_help_panel=panel)(command)
-app.add_typer(deadletters.app, name="dlq", rich_help_panel=REPAIR)
-app.add_typer(gaps.app, name="gap", rich_help_panel=REPAIR)
+app.add_typer(dlq.app, name="dlq", rich_help_panel=REPAIR)
+app.add_typer(gap.app, name="gap", rich_help_panel=REPAIR)
 
 
 def _version(wanted: bool) -> None:
@@ -71,19 +90,28 @@ def _root(
 
 def main() -> None:
     """The console script."""
-    sys.exit(run(sys.argv[1:]))
+    code = execute(sys.argv[1:])
+    signals.leave(code)
+    sys.exit(code)
 
 
-def run(arguments: Sequence[str]) -> int:
+def execute(arguments: Sequence[str]) -> int:
     """Run one command line; returns its exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None: it was closed
+        stream.reconfigure(errors="backslashreplace")
+    out = Output(json="--json" in arguments)
     try:
         return int(app(arguments, prog_name=NAME, standalone_mode=False) or OK)
+    except SystemExit:  # so rich and typer end where nobody reads the help any more; a verb returns its code
+        return OK
+    except OSError as error:
+        drop(sys.stdout)
+        out.error(OutputFailed(f"the help can't be written: {error.strerror}", remedy=AGAIN))
+        return DATA
     except typer.TyperException as error:
         message = error.format_message()
         if not message:  # the help was shown, because there was nothing else on the line
             return USAGE
         context = getattr(error, "ctx", None)
         remedy = f"{context.command_path if context else NAME} --help"
-        return fail(Output(json="--json" in arguments), UsageError(message, remedy=remedy))
+        return fail(out, UsageError(message, remedy=remedy))

@@ -8,6 +8,7 @@ librdkafka's mock. The proof is `make test` on a real one.
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,19 +20,26 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Self
 
-from consumer import topic as kafka_topic
+from consumer import records
+from ledger import signals
 from ledger.api import Ledger
 from ledger.domain.commands import COMMANDS, MessageKey
 from ledger.domain.decider import State, decide, evolve
 from ledger.domain.envelope import request
 from ledger.domain.outcome import Reason, Rejection
-from ledger.errors import BadSettings, Defect
-from ledger.store import database, migrate
-from ledger.verify import BUDGETS, verify
-from producer.progress import Progress
+from ledger.errors import Defect, Unavailable
+from ledger.figures import count
+from ledger.store.connection import database
+from ledger.store.connection.roundtrip import execute
+from ledger.store.schema import migrate
+from ledger.store.tables import processed_message
+from ledger.verify.run import BUDGETS, verify
+from producer.progress import InputProgress
 from producer.publish import publish_lines
 from producer.publisher import Publisher
+from stockledger import online_retail
 from stockledger.embedded.kafka import EmbeddedKafka
 from stockledger.embedded.postgres import EmbeddedPostgres
 
@@ -45,11 +53,12 @@ DEADLINE_S = 60.0
 STOP_TIMEOUT_S = 10.0
 SEED = 20101201
 SESSION_TIMEOUT_MS = 1_500
-EXAMPLES = Path(__file__).parents[1] / "examples"
+SILENCE_S = 2.0
+"""How long the demo is silent before it says what it is at."""
 
 
 @dataclass(frozen=True)
-class Report:
+class DemoReport:
     """What the demo did and found.
 
     Of the commands, `lost` have no outcome and `wrong` another one than a sequential run of the file gives;
@@ -78,72 +87,101 @@ class Report:
         return whole and not (self.lost or self.wrong or self.doubled or self.red)
 
 
-def run(tell: Callable[[str], None]) -> Report:
+def run(tell: Callable[[str], None]) -> DemoReport:
     """Run the demo, telling what happens.
 
     Raises LedgerError if it can't be run here, KeyboardInterrupt soon after Ctrl-C or SIGTERM.
     """
-    with _flag_on_signal() as stop:
-
-        def note(text: str) -> None:
-            if stop.is_set():
-                raise KeyboardInterrupt
-            tell(text)
-
+    stop = signals.Asked()  # however often: an end before the clean-up would let Postgres outlive us
+    with signals.installed(lambda number, _: stop.ask(number)), _Voice(tell, stop) as voice:
         try:
-            return _run(note)
+            return _run(voice)
+        except OSError as error:
+            if stop.is_set():
+                raise KeyboardInterrupt from None
+            place = error.filename or os.environ.get("TMPDIR", "/tmp")
+            raise Unavailable(
+                f"the demo can't use {place}: {error.strerror}; nothing is left of it",
+                remedy=f"df -h {shlex.quote(str(place))}",
+            ) from None
         except Exception:
             if stop.is_set():  # Ctrl-C goes to what we started, too
                 raise KeyboardInterrupt from None
             raise
 
 
-def _run(note: Callable[[str], None]) -> Report:
+class _Voice:
+    """What the demo says; never silent for long. A context manager.
+
+    Raises KeyboardInterrupt out of whoever speaks after `stop` was set.
+    """
+
+    def __init__(self, tell: Callable[[str], None], stop: signals.Asked) -> None:
+        self._tell = tell
+        self._stop = stop
+        self._doing = ""
+        self._over = threading.Event()
+        self._spoken = threading.Event()
+        self._pulse = threading.Thread(target=self._beat, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._pulse.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._spoken.set()
+        self._pulse.join()
+
+    def note(self, text: str, then: str) -> None:
+        """Something has happened; until the next one the demo is at `then`."""
+        self.at(then)
+        self._spoken.set()
+        self._tell(text)
+
+    def at(self, doing: str) -> None:
+        """What the demo is at, said only if it takes long."""
+        if self._stop.is_set():
+            raise KeyboardInterrupt
+        self._doing = doing
+
+    def _beat(self) -> None:
+        while not self._over.is_set():
+            if self._spoken.wait(SILENCE_S):
+                self._spoken.clear()
+            else:
+                self._tell(f"  ... {self._doing}")
+
+
+def _run(voice: _Voice) -> DemoReport:
     begun = time.monotonic()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stockledger-demo-")))
         setup, purchases = _input(folder)
-        note(f"input: a real shop's {DAY}, every fourth purchase sent twice")
+        voice.note(f"input: a real shop's {DAY}, every fourth purchase sent twice", "starting PostgreSQL")
         broker = stack.enter_context(EmbeddedKafka({TOPIC: PARTITIONS}))
         broker.set_session_timeout(SESSION_TIMEOUT_MS)
         dsn = stack.enter_context(EmbeddedPostgres()).dsn()
         conn = stack.enter_context(database.connect(dsn, purpose="demo"))
         migrate.migrate(conn)
-        note(f"PostgreSQL and an embedded broker are up, {time.monotonic() - begun:.1f} s after the start")
-        demo = _Demo(note, dsn, {"bootstrap.servers": broker.bootstrap_servers}, folder)
+        up_s = time.monotonic() - begun
+        voice.note(
+            f"PostgreSQL and an embedded broker are up, {up_s:.1f} s after the start", "starting workers"
+        )
+        demo = _Demo(voice, dsn, {"bootstrap.servers": broker.bootstrap_servers}, folder)
         with Ledger(dsn) as ledger, demo.workers():
             published = demo.publish(setup)
             demo.wait(ledger, published)
             published += demo.publish(purchases, kill_owner_of=ledger)
             demo.wait(ledger, published)
             demo.recovered_s = time.monotonic() - demo.killed_at
-            note(f"all applied, {demo.recovered_s:.1f} s after the kill; now the proof")
-        return _report(ledger_dsn=dsn, demo=demo, files=(setup, purchases), published=published, begun=begun)
-
-
-@contextmanager
-def _flag_on_signal() -> Iterator[threading.Event]:
-    """Set by Ctrl-C or SIGTERM. Only a flag: an exception out of a handler can strike inside a Kafka client,
-    and without a handler a SIGTERM would let Postgres outlive this process."""
-    stop = threading.Event()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, lambda *_: stop.set())
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+            voice.note(f"all applied, {demo.recovered_s:.1f} s after the kill; now the proof", "the proof")
+        return _report(voice, dsn, demo, files=(setup, purchases), published=published, begun=begun)
 
 
 def _input(folder: Path) -> tuple[Path, Path]:
-    """The day as two files of JSON lines, the second with duplicates shuffled in behind the first copy."""
-    script, csv = EXAMPLES / "online_retail.py", EXAMPLES / f"online_retail_{DAY}.csv"
-    if not script.exists():
-        raise BadSettings("the demo's input isn't installed with the program", remedy="run it in a checkout")
-    subprocess.run(
-        [sys.executable, str(script), str(csv), str(folder)], check=True, stdout=subprocess.DEVNULL
-    )
+    """The day as two files of JSON lines, the second with duplicates shuffled in after the first copy."""
+    online_retail.write_files(online_retail.read_rows(online_retail.DAY), folder)
     lines = (folder / "purchases.jsonl").read_text().splitlines(keepends=True)
     choose = random.Random(SEED)
     order = [(float(n), line) for n, line in enumerate(lines)]
@@ -157,12 +195,12 @@ def _input(folder: Path) -> tuple[Path, Path]:
 class _Demo:
     """The moving parts: workers, publisher, and the kill."""
 
-    def __init__(self, note: Callable[[str], None], dsn: str, kafka: dict[str, str], folder: Path) -> None:
+    def __init__(self, voice: _Voice, dsn: str, kafka: dict[str, str], folder: Path) -> None:
         self.kafka = kafka
         self.killed_pid = 0
         self.killed_at = 0.0
         self.recovered_s = 0.0
-        self._note = note
+        self._voice = voice
         self._dsn = dsn
         self._log = folder / "workers.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -183,7 +221,7 @@ class _Demo:
                 command, env=environment, stdout=subprocess.DEVNULL, stderr=log, process_group=0
             )
         try:
-            self._note(f"{WORKERS} workers started")
+            self._voice.note(f"{WORKERS} workers started", "setting up: users, goods and their stock")
             yield
         finally:
             self._process.terminate()
@@ -196,7 +234,7 @@ class _Demo:
     def publish(self, path: Path, kill_owner_of: Ledger | None = None) -> int:
         """Publish the file; halfway through, kill a worker. Returns how many records were acknowledged."""
 
-        def progress(now: Progress) -> None:
+        def progress(now: InputProgress) -> None:
             halfway = now.phase == "publish" and now.bytes_done * 2 > now.bytes_total
             if kill_owner_of and halfway and not self.killed_pid:
                 self._kill_an_owner(kill_owner_of)
@@ -212,49 +250,50 @@ class _Demo:
         owners = [lane.owner_pid for lane in ledger.status().lanes if lane.owner_pid]
         self.killed_pid, self.killed_at = owners[0], time.monotonic()
         os.kill(self.killed_pid, signal.SIGKILL)
-        self._note(f"worker {self.killed_pid} killed in the middle (SIGKILL)")
+        self._voice.note(f"worker {self.killed_pid} killed in the middle (SIGKILL)", "publishing")
 
     def wait(self, ledger: Ledger, deliveries: int) -> None:
-        """Until so many deliveries are accounted for. Raises Defect where that takes too long."""
+        """Wait until so many deliveries are accounted for. Raises Defect where that takes too long."""
         deadline = time.monotonic() + DEADLINE_S
         while (done := sum(ledger.status().deliveries.values())) < deliveries:
             if time.monotonic() > deadline or (self._process and self._process.poll() is not None):
                 tail = self._log.read_text()[-2000:]
-                raise Defect(f"only {done} of {deliveries} deliveries were applied; the workers said: {tail}")
+                applied = f"only {count(done)} of {count(deliveries)} deliveries were applied"
+                raise Defect(f"{applied}; the workers said: {tail}")
+            self._voice.at(f"{count(done)} of {count(deliveries)} deliveries are applied")
             time.sleep(0.05)
 
 
-def _report(*, ledger_dsn: str, demo: _Demo, files: tuple[Path, ...], published: int, begun: float) -> Report:
+def _report(
+    voice: _Voice, dsn: str, demo: _Demo, *, files: tuple[Path, ...], published: int, begun: float
+) -> DemoReport:
     outcomes, stock = _predict(files)
     with (
-        closing(database.connect(ledger_dsn, purpose="demo", budgets=BUDGETS)) as conn,
-        Ledger(ledger_dsn) as ledger,
+        closing(database.connect(dsn, purpose="demo", budgets=BUDGETS)) as conn,
+        Ledger(dsn) as ledger,
     ):
         status = ledger.status()
-        found = {key: ledger.outcome(key.id, key.source) for key in outcomes}
-        checks = list(verify(conn, deliveries=partial(kafka_topic.deliveries, demo.kafka)))
-        return Report(
+        found = execute(conn, processed_message.find_statement(outcomes))
+        levels = {level.goods_id: level.on_hand for level in ledger.stock_levels(as_of=status.position)}
+        topic = partial(records.deliveries, demo.kafka)
+        checks = list(
+            verify(conn, deliveries=topic, on_progress=lambda what, *_: voice.at(f"verify: {what}"))
+        )
+        return DemoReport(
             published=published,
             delivered=sum(status.deliveries.values()),
             applied=status.deliveries["applied"],
             rejected={str(reason): n for reason, n in sorted(status.rejected.items())},
             duplicates=status.deliveries["duplicate"],
-            lost=sum(not found[key] for key in outcomes),
-            wrong=sum(
-                bool(found[key]) and found[key][0].reason != reason for key, reason in outcomes.items()
-            ),
-            doubled=sum(_on_hand(ledger, goods_id) != on_hand for goods_id, on_hand in stock.items()),
+            lost=len(outcomes.keys() - found.keys()),
+            wrong=sum(found[key].reason != reason for key, reason in outcomes.items() if key in found),
+            doubled=sum(levels.get(goods_id) != on_hand for goods_id, on_hand in stock.items()),
             killed_pid=demo.killed_pid,
             recovered_s=demo.recovered_s,
             checks=len(checks),
             red=[f"{check.name}: {check.difference}" for check in checks if not check.ok],
             seconds=time.monotonic() - begun,
         )
-
-
-def _on_hand(ledger: Ledger, goods_id: str) -> int | None:
-    level = ledger.stock(goods_id)
-    return level.on_hand if level else None
 
 
 def _predict(files: Iterable[Path]) -> tuple[dict[MessageKey, Reason | None], dict[str, int]]:

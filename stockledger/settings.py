@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import AfterValidator, PrivateAttr, SecretStr, StringConstraints, ValidationError
+from pydantic import AfterValidator, Field, PrivateAttr, SecretStr, StringConstraints, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -21,8 +21,8 @@ from pydantic_settings import (
 )
 
 from ledger.domain.commands import KeyPart
-from ledger.errors import BadSettings
-from stockledger.properties import SECRET, closest, dotted, is_secret, known, refusal
+from ledger.errors import BadSettings, concealed
+from producer.librdkafka import SECRET, closest, dotted, is_secret, known, refusal
 
 PREFIX = "STOCKLEDGER_"
 KAFKA_PREFIX = f"{PREFIX}KAFKA_"
@@ -43,7 +43,7 @@ Topic = Annotated[str, AfterValidator(_topic)]
 Group = Annotated[str, StringConstraints(min_length=1, max_length=249)]
 
 
-class Row(NamedTuple):
+class ShownSetting(NamedTuple):
     """A setting as people may see it."""
 
     name: str
@@ -75,11 +75,22 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", hide_input_in_errors=True
     )
-    dsn: SecretStr = SecretStr("")
-    topic: Topic = "purchase-commands"
-    group: Group = "stockledger"
-    source: KeyPart | None = None
-    kafka: Annotated[dict[str, str], NoDecode] = {}
+    dsn: SecretStr = Field(
+        SecretStr(""),
+        description="Postgres, as a URL or as `host=... dbname=...`; else libpq's own `PG*` variables",
+    )
+    topic: Topic = Field(
+        "purchase-commands", description="the command topic: 1 to 249 of `a-z A-Z 0-9 . _ -`"
+    )
+    group: Group = Field(
+        "stockledger", description="the consumer group: 1 to 249 characters; a ledger has one"
+    )
+    source: KeyPart | None = Field(
+        None, description="who sends: the `source` of lines that name none, 1 to 128 visible ASCII characters"
+    )
+    kafka: Annotated[dict[str, str], NoDecode] = Field(
+        {}, description="any property of librdkafka, with underscores for dots in a variable"
+    )
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @classmethod
@@ -103,9 +114,16 @@ class Settings(BaseSettings):
 
     def conninfo(self) -> str:
         """The DSN; empty leaves everything to libpq's `PG*`. Raises BadSettings, which doesn't quote it."""
+        from ledger.store.connection.dsn import options
+
         dsn = self.dsn.get_secret_value()
-        _conninfo(dsn, self.origin("dsn"))
+        options(dsn, self.origin("dsn"))
         return dsn
+
+    @property
+    def names_database(self) -> bool:
+        """Whether a database is named at all, here or by libpq's own variables."""
+        return bool(self.dsn.get_secret_value() or _libpq_rows())
 
     def kafka_properties(self) -> dict[str, str]:
         """The properties for any Kafka client, each judged by librdkafka.
@@ -117,21 +135,22 @@ class Settings(BaseSettings):
         if not self.kafka.keys() & {BOOTSTRAP, "metadata.broker.list"}:
             raise BadSettings(
                 "no broker is named",
-                remedy=f"set {KAFKA_PREFIX}BOOTSTRAP_SERVERS, or -X {BOOTSTRAP}=HOST:PORT",
+                remedy=f"export {KAFKA_PREFIX}BOOTSTRAP_SERVERS=127.0.0.1:9092",
             )
         return dict(self.kafka)
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[ShownSetting]:
         """Every setting with its origin, fit to be shown: secrets are masked."""
         named = [
-            Row(name, str(getattr(self, name) or "-"), self.origin(name))
+            ShownSetting(name, str(getattr(self, name) or "-"), self.origin(name))
             for name in ("topic", "group", "source")
         ]
         properties = [
-            Row(name, self._shown(name), self.origin(name)) for name in sorted({BOOTSTRAP, *self.kafka})
+            ShownSetting(name, self._shown(name), self.origin(name))
+            for name in sorted({BOOTSTRAP, *self.kafka})
         ]
         return [
-            Row("dsn", _masked(self.dsn.get_secret_value()), self.origin("dsn")),
+            ShownSetting("dsn", _masked(self.dsn.get_secret_value()), self.origin("dsn")),
             *_libpq_rows(),
             *named,
             *properties,
@@ -140,7 +159,7 @@ class Settings(BaseSettings):
     def _shown(self, name: str) -> str:
         # What isn't known may be a misspelt password.
         secret = is_secret(name) or (known() and name not in known())
-        return SECRET if secret else self.kafka.get(name, "-")
+        return SECRET if secret else concealed(self.kafka.get(name, "-"))
 
 
 def load(options: Mapping[str, str | None] | None = None, properties: Sequence[str] = ()) -> Settings:
@@ -202,39 +221,23 @@ def _require_property(name: str, value: str, origin: str) -> None:
         near = closest(name)
         raise BadSettings(
             f"unknown Kafka property {name} from {origin}" + (f"; closest: {near}" if near else ""),
-            remedy=f"did you mean {near}?" if near else "see librdkafka's CONFIGURATION.md",
+            remedy=f"write {near}" if near else "stockledger config",
         )
     if why := refusal(name, value):
         raise BadSettings(f"Kafka property {name} from {origin}: {why}", remedy="stockledger config")
 
 
-def _conninfo(dsn: str, origin: str) -> list[tuple[str, str, bool]]:
-    """The DSN's parameters: keyword, value, and whether it is a secret."""
-    from psycopg import OperationalError, pq  # 120 ms
-
-    try:
-        options = pq.Conninfo.parse(dsn.encode())
-    except OperationalError:  # its text can quote a password
-        raise BadSettings(
-            f"dsn from {origin} is neither a URL nor keyword=value pairs of libpq",
-            remedy="write it as postgresql://USER@HOST:PORT/DATABASE, and percent-encode what is special",
-        ) from None
-    return [
-        (option.keyword.decode(), option.val.decode("utf-8", "replace"), option.dispchar == b"*")
-        for option in options
-        if option.val is not None
-    ]
-
-
 def _masked(dsn: str) -> str:
+    from ledger.store.connection.dsn import options
+
     try:
-        parts = _conninfo(dsn, "")
+        parts = options(dsn)
     except BadSettings:
         return SECRET
     return " ".join(f"{keyword}={SECRET if secret else value}" for keyword, value, secret in parts) or "-"
 
 
-def _libpq_rows() -> list[Row]:
+def _libpq_rows() -> list[ShownSetting]:
     """The variables that libpq itself reads and that are set."""
     from psycopg import pq
 
@@ -243,6 +246,8 @@ def _libpq_rows() -> list[Row]:
         name = (option.envvar or b"").decode()
         if value := os.environ.get(name):
             rows.append(
-                Row(f"libpq.{option.keyword.decode()}", SECRET if option.dispchar == b"*" else value, name)
+                ShownSetting(
+                    f"libpq.{option.keyword.decode()}", SECRET if option.dispchar == b"*" else value, name
+                )
             )
     return rows

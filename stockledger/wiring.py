@@ -3,14 +3,17 @@
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 
-from consumer import topic
-from consumer.topic import TopicFacts
+from consumer import admin, known_log
+from consumer.admin import TopicFacts
 from consumer.worker import WorkerSettings
 from ledger.api import Ledger
-from ledger.errors import TopicUnfit
-from ledger.store import migrate
-from ledger.store.database import Budgets, Connection, connect, faults
+from ledger.errors import LedgerError, TopicReplaced, TopicUnfit
+from ledger.rebuilding.builder import Connect
+from ledger.rebuilding.rebuild import BUDGETS
+from ledger.store.connection.database import Budgets, Connection, connect, faults
+from ledger.store.schema import migrate
 from producer.publisher import Publisher
 from stockledger.settings import BOOTSTRAP, Settings
 
@@ -28,8 +31,7 @@ def database(settings: Settings, purpose: str, budgets: Budgets = INTERACTIVE) -
 @contextmanager
 def ledger_database(settings: Settings, purpose: str, budgets: Budgets = INTERACTIVE) -> Iterator[Connection]:
     """A connection to a database whose schema is this build's. Raises Unavailable or SchemaMismatch."""
-    with database(settings, purpose, budgets) as conn:
-        migrate.require_current(conn)
+    with closing(_current(settings, purpose, budgets)) as conn, faults():
         yield conn
 
 
@@ -39,17 +41,44 @@ def ledger(settings: Settings) -> Ledger:
 
 
 def created_topic(settings: Settings, partitions: int) -> TopicFacts:
-    """The command topic, made unless it exists, once it can be described. One that exists is left alone."""
+    """The command topic, made unless it exists, once it can be described. One that exists is left alone.
+
+    Raises TopicReplaced where the ledger has lanes in a topic of this name that was deleted: a new one is
+    another log, and would be refused.
+    """
     kafka = settings.kafka_properties()
-    topic.create(kafka, settings.topic, partitions)
+    with ledger_database(settings, "migrate") as conn:
+        known = known_log.read(conn)
+    if known.lanes(settings.topic):
+        return known.inspect(kafka, settings.topic)
+    admin.create(kafka, settings.topic, partitions)
     deadline = time.monotonic() + SPREAD_TIMEOUT_S
     while True:
         try:
-            return topic.inspect(kafka, settings.topic)
+            return admin.inspect(kafka, settings.topic)
         except TopicUnfit:  # another broker than the one that made it may not know it yet
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
+
+
+def require_known_topic(settings: Settings) -> None:
+    """Raise TopicReplaced where the ledger has read another log of the topic's name: nobody would read it.
+
+    Who publishes need not have a ledger at hand. So only the one that the settings name is asked, and where
+    it doesn't answer, or Kafka doesn't, this says nothing.
+    """
+    if not settings.names_database:
+        return
+    try:
+        with ledger_database(settings, "publish") as conn:
+            known = known_log.read(conn)
+        if known.lanes(settings.topic):
+            known.inspect(settings.kafka_properties(), settings.topic)
+    except TopicReplaced:
+        raise
+    except LedgerError:
+        return
 
 
 def worker_settings(
@@ -72,3 +101,21 @@ def publisher(settings: Settings, *, connects: bool = True) -> Publisher:
     named = connects or settings.kafka  # a dry run needs no broker, but the client wants the name of one
     kafka = settings.kafka_properties() if named else {BOOTSTRAP: "nowhere"}
     return Publisher(kafka, settings.topic, settings.source or "")
+
+
+def connections(settings: Settings, purpose: str) -> Connect:
+    """Makes connections to a ledger that this build knows, for work that takes as long as it takes."""
+
+    return partial(_current, settings, purpose, BUDGETS)
+
+
+def _current(settings: Settings, purpose: str, budgets: Budgets) -> Connection:
+    """Connected, and the schema is this build's."""
+    conn = connect(settings.conninfo(), purpose=purpose, budgets=budgets)
+    try:
+        with faults():
+            migrate.require_current(conn)
+    except BaseException:
+        conn.close()
+        raise
+    return conn

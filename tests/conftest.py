@@ -1,27 +1,36 @@
 """Services once a run, a ledger of its own for each test, a topic whenever one asks; and an honest last word.
 
-Unit tests (`tests/unit`) never start the services.
+Unit tests (`tests/unit`) never start the services. `pytest -n 4` runs tests side by side: see
+`tests.support.side_by_side`.
 """
 
 import itertools
 import os
 import random
 import signal
+import sys
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 from psycopg import sql
 
+from tests.support.lending import Line
 from tests.support.services import Services, find_services
 
 UNIT = Path(__file__).parent / "unit"
 SERVICES = pytest.StashKey[Services]()
 DESCRIPTION = pytest.StashKey[str]()
 SEED = pytest.StashKey[int]()
+LINE = pytest.StashKey[Line]()
 NUMBERS = itertools.count(1)
+
+# No test is judged by how fast a machine makes or runs its examples.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 def pytest_addoption(parser):
@@ -30,8 +39,23 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the services are stopped, too
+    # as in an active environment: else programs name themselves by their place in what they print
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     given = config.getoption("--seed")
     config.stash[SEED] = random.randrange(2**32) if given is None else given
+    if told := getattr(config, "workerinput", None):  # this is a worker of several
+        os.setpgid(0, 0)  # Ctrl-C comes by the first process, once
+        config.stash[SEED] = told["seed"]
+        config.stash[LINE] = Line(told["lender"], told["workerid"], told["alone"])
+    elif config.getoption("tx", None):
+        from tests.support.side_by_side import SideBySide
+
+        config.pluginmanager.register(SideBySide(config.stash[SEED]), "side_by_side")
+
+
+def pytest_unconfigure(config):
+    if LINE in config.stash:
+        config.stash[LINE].close()
 
 
 def pytest_report_header(config):
@@ -53,6 +77,9 @@ def seed(request):
 @pytest.fixture(scope="session")
 def services(pytestconfig):
     """Kafka and Postgres of the best rung that this machine offers."""
+    if LINE in pytestconfig.stash:
+        yield pytestconfig.stash[LINE].borrow()
+        return
     found = find_services()
     pytestconfig.stash[SERVICES] = found
     pytestconfig.stash[DESCRIPTION] = found.describe()
@@ -72,10 +99,11 @@ def _real_kafka_or_skip(request):
 @pytest.fixture(scope="session")
 def template_database(services):
     """An empty ledger, migrated once; `ledger_dsn` copies it."""
-    from ledger.store.migrate import migrate
+    from ledger.store.connection.database import connect
+    from ledger.store.schema.migrate import migrate
 
     with database(services, "template") as name:
-        with psycopg.connect(services.postgres.dsn(name), autocommit=True) as conn:
+        with connect(services.postgres.dsn(name), purpose="test") as conn:
             migrate(conn)
         yield name
 
@@ -114,6 +142,9 @@ def database(services, suffix, template="template0"):
     yield name
     with psycopg.connect(services.postgres.dsn(), autocommit=True) as admin:
         admin.execute(drop)
+        for kind in ("writer", "reader"):  # a ledger's roles outlive its database
+            role = sql.Identifier(f"stockledger_{kind}_{name}")
+            admin.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(role))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -127,6 +158,10 @@ def pytest_terminal_summary(terminalreporter, config):
 
 
 def verdict(terminalreporter, config):
+    side_by_side = config.pluginmanager.getplugin("side_by_side")
+    if side_by_side and side_by_side.lender.services:
+        config.stash[SERVICES] = side_by_side.lender.services
+        config.stash[DESCRIPTION] = side_by_side.lender.described
     if SERVICES not in config.stash:
         return ["none were used: nothing was proved on Kafka or Postgres"]
     services = config.stash[SERVICES]

@@ -16,8 +16,8 @@ STORY = [
     "ledger/domain/goods.py",
     "ledger/batch.py",
     "consumer/processor.py",
-    "ledger/store/lane.py",
-    "ledger/store/journal.py",
+    "ledger/store/tables/lane.py",
+    "ledger/store/tables/journal.py",
 ]
 STORY_LINES_MAX = 250
 IMPURE = {
@@ -34,6 +34,7 @@ IMPURE = {
 }
 ERROR_CODE = re.compile(r"\bSL-(?:[A-Z]+-\d{3}|\d{3}|[A-Z]+)\b")
 HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*$", re.MULTILINE)
+PLACE = re.compile(r"\b(?:position|offset|entry|version|line|partition|to) $")
 SQL = re.compile(r"\s*(?:SELECT|INSERT|UPDATE|DELETE|COPY|WITH)\b")
 
 
@@ -92,6 +93,7 @@ def built_sql(tree: ast.AST) -> list[int]:
         return isinstance(node, ast.Constant) and isinstance(node.value, str) and bool(SQL.match(node.value))
 
     found = []
+    text: ast.expr | None
     for node in ast.walk(tree):
         match node:
             case ast.JoinedStr():
@@ -132,6 +134,152 @@ def test_no_sql_is_built_from_text():
 def test_the_check_for_built_sql(code, bad):
     """The check above sees what it should, and lets psycopg's own composition pass."""
     assert bool(built_sql(ast.parse(code))) == bad
+
+
+def misprinted(tree: ast.AST) -> list[int]:
+    """The lines where an amount isn't written by `ledger.figures`, or a place is."""
+    found = []
+    for text in (node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)):
+        for before, part in zip([None, *text.values], text.values, strict=False):
+            match part:
+                case ast.FormattedValue(format_spec=ast.JoinedStr(values=[ast.Constant(value=spec)])):
+                    wrong = bool(set(",_") & set(str(spec)))
+                case ast.FormattedValue(value=ast.Call(func=ast.Name(id="count"))):
+                    wrong = isinstance(before, ast.Constant) and bool(PLACE.search(str(before.value)))
+                case _:
+                    continue
+            if wrong:
+                found.append(part.lineno)
+    return found
+
+
+def test_amounts_and_places_are_written_in_one_way():
+    """1 204 lines, everywhere; and a position or an offset as it can be pasted."""
+    ours = [path for path in modules(*PACKAGES, "examples") if named(path) != "ledger/figures.py"]
+    assert [f"{named(path)}:{line}" for path in ours for line in misprinted(parsed(path))] == []
+
+
+@pytest.mark.parametrize(
+    ("code", "bad"),
+    [
+        ("f'{seen:,} rows'", True),
+        ("f'{seen:>9_} rows'", True),
+        ("f'at position {count(at)}'", True),
+        ("f'from offset {count(at)} on'", True),
+        ("f'{count(seen)} rows at position {at}'", False),
+        ("f'{took:.1f} s'", False),
+    ],
+)
+def test_the_check_for_amounts_and_places(code, bad):
+    """The check above sees what it should."""
+    assert bool(misprinted(ast.parse(code))) == bad
+
+
+SQL_TEXT = re.compile(
+    r"\s*(?:SELECT\s|INSERT\s+INTO\s|UPDATE\s+\w+|DELETE\s+FROM\s|COPY\s|WITH\s+\w+\s+(?:AS|\()|BEGIN\b|COMMIT\b"
+    r"|ROLLBACK\b|SAVEPOINT\s|SET\s+(?:LOCAL|TRANSACTION|SESSION)\s|PREPARE\s|LOCK\s+TABLE|VACUUM|ANALYZE\s"
+    r"|(?:CREATE|ALTER|DROP)\s+(?:TABLE|VIEW|INDEX|FUNCTION|SCHEMA|DATABASE|ROLE)\s)"
+)
+"""How a statement begins."""
+SQL_ROOMS = ("ledger/store/", "ledger/projections/")
+SQL_ELSEWHERE = {
+    "stockledger/embedded/postgres.py": "makes the embedded server's database, before there is a ledger",
+}
+
+
+def sql_in(tree: ast.Module) -> list[int]:
+    """The lines where a statement is written down, or one is executed."""
+    texts = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings
+    found = []
+    for node in ast.walk(tree):
+        match node:
+            case ast.Constant(value=str(text)) if id(node) not in texts and SQL_TEXT.match(text):
+                found.append(node.lineno)
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="conn" | "cursor"), attr="execute" | "copy")):
+                found.append(node.lineno)
+    return found
+
+
+def test_sql_stays_in_the_store():
+    """No statement is written or executed outside `ledger/store` and `ledger/projections`."""
+    ours = [
+        path
+        for path in modules(*PACKAGES)
+        if not named(path).startswith(SQL_ROOMS) and named(path) not in SQL_ELSEWHERE
+    ]
+    assert [f"{named(path)}:{line}" for path in ours for line in sql_in(parsed(path))] == []
+
+
+@pytest.mark.parametrize(
+    ("code", "bad"),
+    [
+        ("x = 'SELECT 1'", True),
+        ("X = '''\nWITH a AS (SELECT 1) SELECT'''", True),
+        ("conn.execute(READ)", True),
+        ("x = 'UPDATE ledger.lane SET'", True),
+        ("'''SELECT the rows that matter.'''", False),
+        ("x = 'select a file'", False),
+        ("store.execute(conn)", False),
+    ],
+)
+def test_the_check_for_sql_elsewhere(code, bad):
+    """The check above sees what it should."""
+    assert bool(sql_in(ast.parse(code))) == bad
+
+
+STATEMENT = re.compile(r"\bStatement\[")
+
+
+def test_a_store_function_executes_or_makes_a_statement():
+    """A function of a table takes the connection first and executes; one whose name ends in `_statement`
+    returns a statement for the caller to send, and has no connection to execute it on."""
+    wrong = []
+    for path in modules("ledger/store/tables", "ledger/store/reads", "ledger/store/rules"):
+        for node in parsed(path).body:
+            if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):
+                continue
+            makes = bool(node.returns and STATEMENT.search(ast.unparse(node.returns)))
+            takes_conn = [argument.arg for argument in node.args.args[:1]] == ["conn"]
+            if makes != node.name.endswith("_statement") or (makes and takes_conn):
+                wrong.append(f"{named(path)}: {node.name}")
+    assert wrong == []
+
+
+# Names
+
+
+def aliases(tree: ast.Module) -> Iterator[str]:
+    """What is imported under another name; `X as X` is how a name is published."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield from (each.name for each in node.names if each.asname not in (None, each.name))
+
+
+def test_nothing_is_imported_under_another_name():
+    """A name is the same everywhere: whoever searches for it finds every use."""
+    found = [f"{named(path)}: {name}" for path in modules(*PACKAGES) for name in aliases(parsed(path))]
+    assert found == []
+
+
+def public_types(tree: ast.Module) -> Iterator[str]:
+    """The public classes of a module, and its aliases of types."""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            name = node.targets[0].id
+            if name[0].isupper() and not name.isupper():
+                yield name
+
+
+def test_no_two_public_types_share_a_name():
+    """A type's name is one thing in all four packages."""
+    homes: dict[str, list[str]] = {}
+    for path in modules(*PACKAGES):
+        for name in public_types(parsed(path)):
+            if not name.startswith("_") and name != "T":
+                homes.setdefault(name, []).append(named(path))
+    assert {name: found for name, found in homes.items() if len(found) > 1} == {}
 
 
 # Documents
@@ -202,9 +350,10 @@ def names_of_tests(path: Path) -> set[str]:
     return found
 
 
-def test_every_guarantee_has_its_test():
-    """Each test that docs/GUARANTEES.md names as a proof exists."""
-    text = (ROOT / "docs/GUARANTEES.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", ["docs/GUARANTEES.md", "SECURITY.md"])
+def test_every_guarantee_has_its_test(page):
+    """Each test that GUARANTEES or SECURITY names as a proof exists."""
+    text = (ROOT / page).read_text(encoding="utf-8")
     cited = re.findall(r"`(tests/[\w/]+\.py)::((?:\w+::)?test_\w+)(?:\[[^`]*\])?`", text)
     assert cited
     assert len(cited) == text.count("::test_"), "a citation is written in another way, so it isn't checked"
@@ -249,9 +398,15 @@ def test_every_test_says_what_it_proves():
     assert silent == []
 
 
-def test_what_the_readme_imports_is_there():
-    """The Python in the README begins with names that exist."""
-    lines = re.findall(r"^from \w[\w.]* import .+$", (ROOT / "README.md").read_text(), re.MULTILINE)
-    assert len(lines) >= 3
+@pytest.mark.parametrize(
+    "shown", ["README.md", *sorted(path.name for path in (ROOT / "examples").glob("*.py"))]
+)
+def test_programs_import_from_one_place(shown):
+    """What we show to others begins with public names of `stockledger`, and they exist."""
+    path = ROOT / shown if shown.endswith(".md") else ROOT / "examples" / shown
+    ours = "|".join(PACKAGES)
+    lines = re.findall(rf"^(?:from|import) (?:{ours})\b.*$", path.read_text(), re.MULTILINE)
+    assert lines
     for line in lines:
+        assert line.startswith("from stockledger")
         exec(line, {})

@@ -113,7 +113,7 @@ class AdjustStock(Command):
 
 
 class PurchaseGoods(Command):
-    """The centre: `buy_goods(user_id, goods_id, quantity, request_id)`. The price is in minor units."""
+    """The user buys `quantity` pieces of the goods: all of them, or none. The price is in minor units."""
 
     NAME: ClassVar[str] = "PurchaseGoods"
     goods_id: BusinessId

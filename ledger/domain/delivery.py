@@ -4,15 +4,19 @@ A lane is a named, numbered source whose records carry rising offsets; that it i
 is the edges' business. `offset` in `next_offset` is always the next one to read.
 """
 
+import hashlib
 import marshal
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from msgspec import Struct
 
 from ledger.domain.commands import MessageKey
-from ledger.domain.slim import AnyCommand
+from ledger.domain.structs import AnyStruct
 
 Headers = list[tuple[str, bytes | None]]
+MARSHAL_VERSION = 2
+"""The later ones look up each part in a table of those before it, which takes half as long again."""
 
 
 class Lane(NamedTuple):
@@ -29,7 +33,7 @@ class Request(Struct, frozen=True, gc=False):
     """A command with its identity and the digest of its canonical payload."""
 
     key: MessageKey
-    command: AnyCommand
+    command: AnyStruct
     fingerprint: bytes
 
 
@@ -48,7 +52,7 @@ class Record(Struct, frozen=True, gc=False):
     headers: Headers | None
 
     def packed(self) -> bytes:
-        """As a `Delivery` carries it."""
+        """The record in the form that a `Delivery` carries."""
         return pack(self.key, self.value, self.headers)
 
 
@@ -65,12 +69,54 @@ class Delivery(Struct, frozen=True, gc=False):
     @property
     def record(self) -> Record:
         """The record as it was delivered."""
-        return Record(*marshal.loads(self.packed))
+        return Record(*marshal.loads(self.packed)[:3])
+
+    @property
+    def mark(self) -> "Mark":
+        """What tells this record from any other that a log may hold at its offset."""
+        key, value, headers, leader_epoch, timestamp_ms = marshal.loads(self.packed)
+        return Mark(self.offset, leader_epoch, timestamp_ms, _digest(key, value, headers))
 
 
-def pack(key: bytes | None, value: bytes | None, headers: Headers | None) -> bytes:
+class Unread(Delivery, frozen=True, gc=False):
+    """A record whose headers its reader hasn't got yet; nothing may be decided on it."""
+
+
+class Mark(NamedTuple):
+    """Which record a lane applied last: an offset is given out again where a log lost its tail.
+
+    `leader_epoch` and `timestamp_ms` are Kafka's, -1 where it says none; `digest` is over key, value and
+    headers.
+    """
+
+    offset: int
+    leader_epoch: int
+    timestamp_ms: int
+    digest: bytes
+
+    def __str__(self) -> str:
+        return f"leader epoch {self.leader_epoch}, time {self.timestamp_ms}, digest {self.digest.hex()[:16]}"
+
+
+def pack(
+    key: bytes | None,
+    value: bytes | None,
+    headers: Headers | None,
+    leader_epoch: int = -1,
+    timestamp_ms: int = -1,
+) -> bytes:
     """A record's parts as a `Delivery` carries them, within this process."""
-    return marshal.dumps((key, value, headers))
+    return marshal.dumps((key, value, headers, leader_epoch, timestamp_ms), MARSHAL_VERSION)
+
+
+def _digest(key: bytes | None, value: bytes | None, headers: Headers | None) -> bytes:
+    """SHA-256 over the parts, each with its length before it, so that none can pass for another."""
+    sha = hashlib.sha256()
+    names = [part for name, value in headers or [] for part in (name.encode("utf-8", "replace"), value)]
+    for part in (key, value, *names):
+        sha.update(b"-\n" if part is None else b"%d\n" % len(part))
+        sha.update(part or b"")
+    return sha.digest()
 
 
 class Gap(NamedTuple):
@@ -90,3 +136,7 @@ class Batch(NamedTuple):
     next_offset: int
     deliveries: list[Delivery]
     gaps: list[Gap] = []  # noqa: RUF012 (never changed)
+
+
+Deliveries = Callable[[Lane, int, int], Iterator[Delivery]]
+"""Reads what Kafka still has of a lane, from the first offset to before the second, in order."""

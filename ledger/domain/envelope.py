@@ -16,10 +16,10 @@ from msgspec import MsgspecError
 from msgspec.structs import replace
 from pydantic import BaseModel, ValidationError
 
-from ledger.domain import slim
+from ledger.domain import foreign, structs
 from ledger.domain.commands import COMMANDS, KEY_PART_MAX, AnyCommand, MessageKey, is_key_part
 from ledger.domain.delivery import Bad, Headers, Request
-from ledger.domain.slim import canonical
+from ledger.domain.structs import canonical, struct_of
 
 SPEC_VERSION = "1.0"
 TYPE_PREFIX = "stockledger."
@@ -29,18 +29,31 @@ STRUCTURED_TYPE = "application/cloudevents+json"
 _JSON = JSON_TYPE.encode()
 REQUIRED = ("specversion", "id", "source", "type")
 DETAIL_MAX = 500
+NAME_MAX = 100
 
 MODELS = {f"{TYPE_PREFIX}{name}{TYPE_VERSION}": model for name, model in COMMANDS.items()}
 """The models by `ce_type`."""
 
 
 class _Invalid(Exception):
-    def __init__(self, code: str, detail: str) -> None:
+    def __init__(self, code: str, detail: str, hint: str = "") -> None:
         super().__init__(code)
+        self.code, self.detail, self.hint = code, detail[:DETAIL_MAX], hint
+
+    @property
+    def bad(self) -> Bad:
         # Details quote names out of the record: whatever they hold must be fit for a text column.
-        self.bad = Bad(
-            code, detail.encode("ascii", "backslashreplace").decode().replace("\0", "\\0")[:DETAIL_MAX]
+        text = f"{self.detail}: {self.hint}" if self.hint else self.detail
+        return Bad(
+            self.code, text.encode("ascii", "backslashreplace").decode().replace("\0", "\\0")[:DETAIL_MAX]
         )
+
+
+class _Missing(_Invalid):
+    """One of CloudEvents' headers isn't there, so the record may be anything."""
+
+    def __init__(self, header: str) -> None:
+        super().__init__("attribute", f"the header {header} is missing")
 
 
 def decode(headers: Headers | None, value: bytes | None) -> Request | Bad:
@@ -50,7 +63,7 @@ def decode(headers: Headers | None, value: bytes | None) -> Request | Bad:
 
 
 def judge(headers: Headers | None, value: bytes | None) -> Request | Bad:
-    """As `decode`, by the models alone: what decides about all records that aren't plain."""
+    """Decode by the models alone, as `decode` does with all records that aren't plain."""
     try:
         attributes = _attributes(headers or [])
         if value is None:
@@ -61,6 +74,9 @@ def judge(headers: Headers | None, value: bytes | None) -> Request | Bad:
                 return _structured(content_type, value)
             _require_json(content_type)
         return _binary(attributes, value)
+    except _Missing as missing:
+        missing.hint = foreign.record_is(headers or [], value or b"")
+        return missing.bad
     except _Invalid as invalid:
         return invalid.bad
 
@@ -73,25 +89,25 @@ def _plain(headers: Headers, value: bytes) -> Request | None:
         return None
     try:
         source, model = _sender(get("ce_specversion"), get("ce_source"), get("ce_type"))
-        id, command = attributes["ce_id"].decode(), slim.DECODE[model.NAME](value)  # type: ignore[union-attr]
+        id, command = attributes["ce_id"].decode(), structs.DECODE[model.NAME](value)  # type: ignore[union-attr]
     except (_Invalid, KeyError, AttributeError, UnicodeDecodeError, MsgspecError):
         return None
     payload = canonical(command)
-    if not is_key_part(id) or not slim.is_plain(value, payload):
+    if not is_key_part(id) or not structs.is_plain(value, payload):
         return None
     key = MessageKey(source, id)
     return Request(key, command, _fingerprint(key, command, payload))
 
 
 def encode(
-    key: MessageKey, command: AnyCommand | slim.AnyCommand, *, time: str = "", subject: str = ""
+    key: MessageKey, command: AnyCommand | structs.AnyStruct, *, time: str = "", subject: str = ""
 ) -> tuple[Headers, bytes]:
     """Headers and value of the record that carries the command, in binary mode. `time` is RFC 3339."""
     return headers(*key, command.NAME, time, subject), canonical(command)
 
 
 def headers(source: str, id: str, name: str, time: str = "", subject: str = "") -> Headers:
-    """Those of a record in binary mode that carries a command of this name. `time` is RFC 3339."""
+    """The headers of a record in binary mode that carries a command of this name. `time` is RFC 3339."""
     specversion, from_source, type, content_type = _common_headers(source, name)
     made: Headers = [specversion, ("ce_id", id.encode()), from_source, type, content_type]
     if time:
@@ -113,16 +129,16 @@ def _common_headers(source: str, name: str) -> Headers:
 
 def request(key: MessageKey, command: AnyCommand) -> Request:
     """The command with its identity and its fingerprint."""
-    return Request(key, slim.of(command), fingerprint(key, command))
+    return Request(key, struct_of(command), fingerprint(key, command))
 
 
-def fingerprint(key: MessageKey, command: AnyCommand | slim.AnyCommand) -> bytes:
+def fingerprint(key: MessageKey, command: AnyCommand | structs.AnyStruct) -> bytes:
     """First 16 bytes of SHA-256 over the type's name without its version, LF, and the canonical payload."""
-    return _fingerprint(key, slim.of(command), canonical(command))
+    return _fingerprint(key, struct_of(command), canonical(command))
 
 
-def _fingerprint(key: MessageKey, command: slim.AnyCommand, payload: bytes) -> bytes:
-    if type(command) is slim.CancelPurchase and command.purchase_source == key.source:
+def _fingerprint(key: MessageKey, command: structs.AnyStruct, payload: bytes) -> bytes:
+    if type(command) is structs.CancelPurchaseStruct and command.purchase_source == key.source:
         payload = canonical(replace(command, purchase_source=None))  # its default: left out
     sha = _FINGERPRINTED[command.NAME].copy()
     sha.update(payload)
@@ -140,11 +156,24 @@ def parse_fields(text: str) -> dict[str, Any]:
     try:
         fields = _QUICK.decode(text)
         if not isinstance(fields, dict):
-            raise ValueError("isn't a JSON object")
+            raise _Refused("isn't a JSON object")
         # As many colons as fields: no key is repeated. Else one is, or an object or a text holds a colon.
         return fields if text.count(":") == len(fields) else _CAREFUL.decode(text)
     except RecursionError:
         raise ValueError("is nested too deeply") from None
+    except (json.JSONDecodeError, _Refused):
+        raise
+    except ValueError:  # the interpreter's limit
+        raise ValueError("has a number beyond the limit of 4,300 digits") from None
+
+
+def is_strict(value: str) -> bool:
+    """Whether `parse_fields` takes what this JSON text holds, as a member's value."""
+    try:
+        parse_fields(f'{{"":{value}}}')
+    except ValueError:
+        return False
+    return True
 
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -152,6 +181,9 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 def validate(model: type[ModelT], fields: dict[str, Any]) -> ModelT:
     """The model of these fields. Raises ValueError naming the first field that is wrong, never its value."""
+    if len(fields) > len(model.__pydantic_fields__):  # so one isn't known: the model would name each of them
+        unknown = next(name for name in fields if name not in model.__pydantic_fields__)
+        raise ValueError(f"{unknown[:NAME_MAX]}: Extra inputs are not permitted")
     try:
         return cast(ModelT, model.__pydantic_validator__.validate_python(fields))
     except ValidationError as error:
@@ -185,15 +217,17 @@ def _structured(content_type: str, value: bytes) -> Request:
     specversion, id, source, type = (_attribute(event, name) for name in REQUIRED)
     key, model = MessageKey(_key_part(source), _key_part(id)), _model(specversion, type)
     if "data_base64" in event:
-        raise _Invalid("data_base64", "binary data isn't supported: use data")
+        raise _Invalid("data_base64", "data_base64 isn't supported: pass the SDK an object, not bytes")
     data_type = event.get("datacontenttype")
     if data_type is not None:
         if not isinstance(data_type, str):
-            raise _Invalid("attribute", "the attribute datacontenttype is no text")
+            raise _Invalid("attribute", f"the attribute datacontenttype must be text, not {_kind(data_type)}")
         _require_json(data_type)
     data = event.get("data")
     if not isinstance(data, dict):
-        raise _Invalid("json", "data isn't a JSON object")
+        raise _Invalid(
+            "json", f"data must be an object, not {_kind(data)}", "pass the SDK an object, not text"
+        )
     return request(key, _command(model, data))
 
 
@@ -216,7 +250,8 @@ def _command(model: type[AnyCommand], fields: dict[str, Any]) -> AnyCommand:
     try:
         return validate(model, fields)
     except ValueError as error:
-        raise _Invalid("field", str(error)) from None
+        said = foreign.object_is(fields)
+        raise _Invalid("field", str(error), said and f"the value {said}") from None
 
 
 def _attributes(headers: Headers) -> dict[str, bytes | None]:
@@ -229,15 +264,23 @@ def _attributes(headers: Headers) -> dict[str, bytes | None]:
 
 
 def _attribute(event: dict[str, Any], name: str) -> str:
-    attribute = event.get(name)
+    if name not in event:
+        said = foreign.object_is(event)
+        raise _Invalid("attribute", f"the attribute {name} is missing", said and f"the value {said}")
+    attribute = event[name]
     if not isinstance(attribute, str):
-        raise _Invalid("attribute", f"the attribute {name} is missing or no text")
+        raise _Invalid("attribute", f"the attribute {name} must be text, not {_kind(attribute)}")
     return attribute
+
+
+def _kind(value: object) -> str:
+    names = {bool: "a boolean", int: "a number", str: "text", list: "an array", dict: "an object"}
+    return names.get(type(value), "null")
 
 
 def _text(raw: bytes | None, header: str) -> str:
     if raw is None:
-        raise _Invalid("attribute", f"the header {header} is missing")
+        raise _Missing(header)
     try:
         return raw.decode()
     except UnicodeDecodeError:
@@ -252,6 +295,8 @@ def _require_json(content_type: str) -> None:
 
 
 def _require_utf8(parameters: str) -> None:
+    if "charset" not in parameters.lower():
+        return
     for parameter in parameters.split(";"):
         name, _, value = parameter.partition("=")
         if name.strip().lower() == "charset" and value.strip(' "').lower() != "utf-8":
@@ -262,22 +307,32 @@ def _object(value: bytes) -> dict[str, Any]:
     try:
         text = value.decode()
     except UnicodeDecodeError as error:
-        raise _Invalid("encoding", f"the value isn't UTF-8, at byte {error.start}") from None
+        said = foreign.value_is(value)
+        raise _Invalid("encoding", f"the value isn't UTF-8, at byte {error.start}", said) from None
     try:
         return parse_fields(text)
+    except json.JSONDecodeError as error:
+        said = foreign.value_is(value) or f"is no valid JSON: {error}"
+        raise _Invalid("json", f"the value {said}") from None
     except ValueError as error:
-        raise _Invalid("json", str(error)) from None
+        path = foreign.refused_path(text, is_strict)
+        said = f"{path}: {error}" if path else f"the value {foreign.value_is(value) or error}"
+        raise _Invalid("json", said) from None
+
+
+class _Refused(ValueError):
+    pass
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
-        raise ValueError("has a repeated key")
+        raise _Refused("has a repeated key")
     return fields
 
 
 def _no_float(text: str) -> Never:
-    raise ValueError(f"has the number {text[:40]}, which is no integer")
+    raise _Refused(f"has the number {text[:40]}, which is no integer")
 
 
 _QUICK = json.JSONDecoder(parse_float=_no_float, parse_constant=_no_float)

@@ -1,4 +1,4 @@
-"""One kind of goods: its stock, its purchases and their cancellation.
+"""An item of goods: its stock, its purchases and their cancellation.
 
 Stock never falls below 0 and never rises above `STOCK_MAX`; a purchase returns to the stock once.
 The caller holds the goods' stock row locked from before it read the state until the commit, so what
@@ -17,7 +17,13 @@ from ledger.domain.events import (
     StockReceived,
 )
 from ledger.domain.outcome import Reason, Rejection
-from ledger.domain.slim import AdjustStock, CancelPurchase, ListGoods, PurchaseGoods, ReceiveStock
+from ledger.domain.structs import (
+    AdjustStockStruct,
+    CancelPurchaseStruct,
+    ListGoodsStruct,
+    PurchaseGoodsStruct,
+    ReceiveStockStruct,
+)
 from ledger.domain.user import User, may_not_act
 
 STOCK_MAX = 2**53
@@ -43,31 +49,33 @@ class Purchase(Struct, frozen=True, gc=False):
 NOT_LISTED = Goods()
 
 
-def stream(goods_id: str) -> str:
+def goods_stream(goods_id: str) -> str:
     """The name of the goods' stream."""
     return f"goods-{goods_id}"
 
 
-def purchase_key(command: CancelPurchase, own: MessageKey) -> MessageKey:
+def purchase_key(command: CancelPurchaseStruct, own: MessageKey) -> MessageKey:
     """The purchase that the command `own` wants to cancel; the source defaults to its own."""
     return MessageKey(command.purchase_source or own.source, command.purchase_id)
 
 
-def decide(goods: Goods, command: ListGoods | ReceiveStock | AdjustStock) -> GoodsEvent | Rejection:
+def decide_goods(
+    goods: Goods, command: ListGoodsStruct | ReceiveStockStruct | AdjustStockStruct
+) -> GoodsEvent | Rejection:
     """What the command does to these goods: one event, or the reason why not. Pure."""
     match command:
-        case ReceiveStock():
+        case ReceiveStockStruct():
             return _change(goods, StockReceived(goods_id=command.goods_id, quantity=command.quantity))
-        case AdjustStock():
+        case AdjustStockStruct():
             adjusted = StockAdjusted(goods_id=command.goods_id, delta=command.delta, note=command.note)
             return _change(goods, adjusted)
-        case ListGoods():
+        case ListGoodsStruct():
             if goods.version:
                 return Rejection(Reason.GOODS_ALREADY_EXIST)
             return GoodsListed(goods_id=command.goods_id, name=command.name)
 
 
-def purchase(goods: Goods, command: PurchaseGoods, buyer: User) -> GoodsEvent | Rejection:
+def decide_purchase(goods: Goods, command: PurchaseGoodsStruct, buyer: User) -> GoodsEvent | Rejection:
     """The goods go to the buyer, or the reason why not. Pure."""
     if refused := may_not_act(buyer):
         return refused
@@ -83,8 +91,8 @@ def purchase(goods: Goods, command: PurchaseGoods, buyer: User) -> GoodsEvent | 
     )
 
 
-def cancel(
-    goods: Goods, command: CancelPurchase, key: MessageKey, purchase: Purchase | None
+def decide_cancellation(
+    goods: Goods, command: CancelPurchaseStruct, key: MessageKey, purchase: Purchase | None
 ) -> GoodsEvent | Rejection:
     """The purchase `key` returns to the stock, or the reason why not. Pure."""
     if not goods.version:
@@ -113,6 +121,6 @@ def _change(goods: Goods, event: GoodsEvent) -> GoodsEvent | Rejection:
     return Rejection(Reason.STOCK_LIMIT) if on_hand > STOCK_MAX else event
 
 
-def evolve(goods: Goods, event: GoodsEvent) -> Goods:
+def evolve_goods(goods: Goods, event: GoodsEvent) -> Goods:
     """The goods after the event. Pure."""
     return Goods(goods.version + 1, goods.on_hand + event.stock_delta)

@@ -46,7 +46,7 @@ class Stored(NamedTuple):
     fields: Fields
 
 
-class Step(NamedTuple):
+class UpcastStep(NamedTuple):
     """Events of the stored type `type` whose fields `has_shape` become what `upcast` makes of them."""
 
     type: str
@@ -54,8 +54,8 @@ class Step(NamedTuple):
     upcast: Callable[[Fields], Stored]
 
 
-STEPS: tuple[Step, ...] = ()
-"""In the order of the releases that made them necessary. 0.1.0 is the first one: none yet."""
+STEPS: tuple[UpcastStep, ...] = ()
+"""The steps, in the order of the releases that made them necessary. 0.1.0 is the first one: none yet."""
 
 
 class _CancelledBounds(Command):
@@ -79,7 +79,7 @@ _BOUNDS: dict[str, type[BaseModel]] = {
 }
 
 
-def load(type: str, payload: str, steps: Sequence[Step] = STEPS) -> AnyEvent:
+def load(type: str, payload: str, steps: Sequence[UpcastStep] = STEPS) -> AnyEvent:
     """The event that was stored as `payload` under the name `type`, in today's shape.
 
     Raises ValueError with a sentence: an unknown type, no JSON object, a field that is missing, unknown or

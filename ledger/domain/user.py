@@ -4,7 +4,7 @@ from msgspec import Struct
 
 from ledger.domain.events import UserClosed, UserEvent, UserRegistered
 from ledger.domain.outcome import Reason, Rejection
-from ledger.domain.slim import RegisterUser, UserCommand
+from ledger.domain.structs import RegisterUserStruct, UserStruct
 
 
 class User(Struct, frozen=True, gc=False):
@@ -17,14 +17,14 @@ class User(Struct, frozen=True, gc=False):
 UNKNOWN = User()
 
 
-def stream(user_id: str) -> str:
+def user_stream(user_id: str) -> str:
     """The name of the user's stream."""
     return f"user-{user_id}"
 
 
-def decide(user: User, command: UserCommand) -> UserEvent | Rejection:
+def decide_user(user: User, command: UserStruct) -> UserEvent | Rejection:
     """What the command does to this user: one event, or the reason why not. Pure."""
-    if isinstance(command, RegisterUser):
+    if isinstance(command, RegisterUserStruct):
         if user.version:
             return Rejection(Reason.USER_ALREADY_EXISTS)
         return UserRegistered(user_id=command.user_id, name=command.name)
@@ -40,6 +40,6 @@ def may_not_act(user: User) -> Rejection | None:
     return Rejection(Reason.USER_CLOSED) if user.closed else None
 
 
-def evolve(user: User, event: UserEvent) -> User:
+def evolve_user(user: User, event: UserEvent) -> User:
     """The user after the event. Pure."""
     return User(user.version + 1, isinstance(event, UserClosed))

@@ -4,43 +4,10 @@ Guaranteed to it: each range is applied once to each generation, beginning to en
 moves the generation's checkpoint. It owns no transaction and moves no checkpoint itself.
 """
 
-from typing import LiteralString, NamedTuple, Protocol
+from typing import LiteralString, Protocol
 
-from ledger.store.database import Connection
-
-ORDINAL_MAX = 2**31 - 1
-
-EVENTS: LiteralString = " ledger.event e JOIN ledger.journal j USING (entry) "
-IN_RANGE: LiteralString = """
-    e.entry BETWEEN %(first_entry)s AND %(last_entry)s AND j.position BETWEEN %(first)s AND %(last)s
-    AND e.ordinal BETWEEN %(first_ordinal)s AND %(last_ordinal)s
-"""
-"""The events of a range: `FROM` + EVENTS + `WHERE` + IN_RANGE, with `events.parameters(generation)`.
-
-A block range index finds the entries; the position decides, because entries of other positions may lie
-between them. The ordinals matter only when a fault is traced to one event.
-"""
-
-
-class Range(NamedTuple):
-    """The journal from position `first` to `last`, which holds `events` events, found by their entries.
-
-    A divisible projection writes the rows of the `share`-th of `shares` only, counted from 0.
-    """
-
-    first: int
-    last: int
-    first_entry: int
-    last_entry: int
-    events: int
-    first_ordinal: int = 0
-    last_ordinal: int = ORDINAL_MAX
-    share: int = 0
-    shares: int = 1
-
-    def parameters(self, generation: int) -> dict[str, int]:
-        """What `IN_RANGE` needs, the share, and the generation."""
-        return {**self._asdict(), "generation": generation}
+from ledger.store.connection.database import Connection
+from ledger.store.reads.ranges import Range
 
 
 class Projection(Protocol):
@@ -73,7 +40,15 @@ class Projection(Protocol):
     def apply(self, conn: Connection, generation: int, events: Range) -> int:
         """Fold the range into the generation. Returns how many of its events were understood.
 
+        The session looks in `pg_catalog` only: what lies elsewhere, an extension's function or operator too,
+        is named with its schema.
+
         Events of a type that has no effect here count as understood, unknown types must not: the caller
         compares with what the journal says, and stops at the first event that isn't accounted for.
         """
         ...
+
+
+def origin(projection: Projection) -> str:
+    """Whose it is: the module and the class, as an entry point names them."""
+    return f"{type(projection).__module__}:{type(projection).__qualname__}"

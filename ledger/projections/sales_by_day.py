@@ -2,8 +2,10 @@
 
 from typing import LiteralString
 
-from ledger.projections.projection import EVENTS, IN_RANGE, Projection, Range
-from ledger.store.database import Connection
+from ledger.projections.projection import Projection
+from ledger.store.connection.database import Connection
+from ledger.store.reads.ranges import EVENTS, IN_RANGE, Range
+from ledger.store.tables.event import TYPES
 
 # numeric: a single purchase may cost 10^21.
 APPLY: LiteralString = (
@@ -39,10 +41,9 @@ WITH fold AS MATERIALIZED (
         cancelled_quantity = s.cancelled_quantity + excluded.cancelled_quantity,
         priced = s.priced + excluded.priced, revenue_minor = s.revenue_minor + excluded.revenue_minor
 )
-SELECT coalesce(sum(events), 0)::bigint FROM fold WHERE type IN (
-    'GoodsListed', 'StockReceived', 'StockAdjusted', 'GoodsPurchased', 'PurchaseCancelled',
-    'UserRegistered', 'UserClosed')
-"""
+SELECT coalesce(sum(events), 0)::bigint FROM fold WHERE type IN ("""
+    + TYPES
+    + ")"
 )
 
 

@@ -6,38 +6,47 @@ keeps the old one current after a swap.
 
 from typing import LiteralString
 
-from ledger.projections.projection import EVENTS, IN_RANGE, Projection, Range
-from ledger.store.database import Connection
+from ledger.projections.projection import Projection
+from ledger.store.connection.database import Connection
+from ledger.store.reads.ranges import EVENTS, IN_RANGE, Range
+from ledger.store.tables.event import GOODS_ID, TYPES
 
-# MERGE, not ON CONFLICT: the row to insert is checked against `stock_bounds` before a conflict is noticed,
-# and a range's sum alone may well be negative.
+# UPDATE, then INSERT of the rest, not ON CONFLICT: the row to insert is checked against `stock_bounds` before
+# a conflict is noticed, and a range's sum alone may well be negative. Not MERGE: it can't stand in a WITH
+# before PostgreSQL 17.
 APPLY: LiteralString = (
     """
 WITH fold AS MATERIALIZED (
     SELECT e.stream, sum(e.delta)::bigint AS delta, max(e.version) AS version,
-           count(*) FILTER (WHERE e.type IN (
-               'GoodsPurchased', 'PurchaseCancelled', 'StockReceived', 'StockAdjusted', 'GoodsListed',
-               'UserRegistered', 'UserClosed')) AS understood
+           count(*) FILTER (WHERE e.type IN ("""
+    + TYPES
+    + """)) AS understood
     FROM """
     + EVENTS
     + "WHERE"
     + IN_RANGE
     + """
     GROUP BY e.stream
-), merged AS (
-    MERGE INTO ledger.stock s
-    USING (SELECT substr(stream, 7) AS goods_id, delta, version
-           FROM fold WHERE starts_with(stream, 'goods-')) f
-    ON s.generation = %(generation)s AND s.goods_id = f.goods_id
-    WHEN MATCHED THEN UPDATE SET on_hand = s.on_hand + f.delta, version = f.version
-    WHEN NOT MATCHED THEN INSERT (generation, goods_id, on_hand, version)
-        VALUES (%(generation)s, f.goods_id, f.delta, f.version)
+), goods AS MATERIALIZED (
+    SELECT """
+    + GOODS_ID
+    + """ AS goods_id, delta, version FROM fold WHERE starts_with(stream, 'goods-')
+), updated AS (
+    UPDATE ledger.stock s SET on_hand = s.on_hand + g.delta, version = g.version
+    FROM goods g WHERE s.generation = %(generation)s AND s.goods_id = g.goods_id
+    RETURNING s.goods_id
+), inserted AS (
+    INSERT INTO ledger.stock (generation, goods_id, on_hand, version)
+    SELECT %(generation)s, goods_id, delta, version FROM goods g
+    WHERE NOT EXISTS (SELECT FROM updated u WHERE u.goods_id = g.goods_id)
 )
 SELECT coalesce(sum(understood), 0)::bigint FROM fold
 """
 )
 KEYS: LiteralString = (
-    "SELECT DISTINCT substr(e.stream, 7) AS goods_id FROM"
+    "SELECT DISTINCT "
+    + GOODS_ID
+    + " AS goods_id FROM"
     + EVENTS
     + "WHERE"
     + IN_RANGE

@@ -1,4 +1,4 @@
-"""The tables: one module each, statements as constants beside the functions that run them.
+"""What knows Postgres: `tables`, `reads` over several, `rules` of verify, the `schema`, the `connection`.
 
 Functions take `conn` first, run inside the caller's transaction and never commit.
 """

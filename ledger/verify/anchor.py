@@ -8,10 +8,10 @@ that nothing at or before the anchor was changed. A run over a part proves that 
 from datetime import datetime
 from typing import NamedTuple
 
-from ledger.store import identity, journal
-from ledger.store.check import Finding
-from ledger.store.database import Connection, faults
-from ledger.store.history import moment
+from ledger.store.connection.database import Connection, faults
+from ledger.store.reads.history import moment
+from ledger.store.rules.audit import CheckFinding
+from ledger.store.tables import identity, journal
 from ledger.verify.chain import stored_hash
 
 
@@ -32,20 +32,24 @@ def anchor_at(conn: Connection, tip: journal.Tip) -> Anchor:
         return Anchor(*tip, moment(conn, tip.position).recorded_at, *identity.read(conn))
 
 
-def check_anchor(conn: Connection, anchor: Anchor) -> Finding:
+def check_anchor(conn: Connection, anchor: Anchor) -> CheckFinding:
     """This ledger's history is the one that the anchor was taken of. Counts the entries up to it."""
     whose, ours = (anchor.group, anchor.cluster_id), identity.read(conn)
     if None not in whose and whose != ours:
         names = ("group", "cluster_id")
         pair = dict(zip(names, ours, strict=True)), dict(zip(names, whose, strict=True))
-        return Finding(0, "the anchor is another ledger's", *pair)
-    expected = {"position": anchor.position, "hash": anchor.hash.hex()}
+        return CheckFinding(0, "the anchor is another ledger's", *pair)
+    expected = {"position": anchor.position, "hash": anchor.hash.hex(), "recorded_at": anchor.recorded_at}
     stored = stored_hash(conn, anchor.position)
     if stored is None:
         end = journal.tip(conn)
         words = f"the anchor is at position {anchor.position}, the journal ends at {end.position}"
-        return Finding(0, words, {"position": end.position, "hash": end.hash.hex()}, expected)
+        return CheckFinding(0, words, {"position": end.position, "hash": end.hash.hex()}, expected)
     if stored != anchor.hash:
         words = f"position {anchor.position} has another hash than the anchor: history was rewritten"
-        return Finding(0, words, {"position": anchor.position, "hash": stored.hex()}, expected)
-    return Finding(anchor.position)
+        return CheckFinding(0, words, {"position": anchor.position, "hash": stored.hex()}, expected)
+    recorded_at = moment(conn, anchor.position).recorded_at if anchor.position else None
+    if recorded_at != anchor.recorded_at:
+        words = f"position {anchor.position} was recorded at another time than the anchor says"
+        return CheckFinding(0, words, expected | {"recorded_at": recorded_at}, expected)
+    return CheckFinding(anchor.position)

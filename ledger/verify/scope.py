@@ -1,4 +1,4 @@
-"""What a run of `verify` looks at: all, what lies behind a position, or some of it, chosen at random."""
+"""What a run of `verify` looks at: all, what lies after a position, or some of it, chosen at random."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from ledger.errors import Contended
-from ledger.store import check, journal
-from ledger.store.check import ENTRY_MIN, Page
-from ledger.store.database import Connection, faults
+from ledger.store.connection.database import Connection, faults
+from ledger.store.reads.ranges import ENTRY_MIN, Range
+from ledger.store.rules import audit
+from ledger.store.tables import journal
 
 T = TypeVar("T")
 
 
 class Sample(NamedTuple):
-    """About `percent` of the journal's pages, and of the streams that these touch; at least one of each.
+    """About `percent` of the ranges, and of the streams that these touch, are chosen; at least one of each.
 
-    The same seed chooses the same ones: each is chosen by itself, a page by the position that it begins at,
+    The same seed chooses the same ones: each is chosen by itself, a range by the position that it begins at,
     so they are the same when the journal has grown.
     """
 
@@ -25,7 +26,7 @@ class Sample(NamedTuple):
     seed: int
 
     def choose(self, items: Sequence[T], name: Callable[[T], object]) -> list[T]:
-        """Those of the items that are looked at, in order; `name` tells them apart."""
+        """The items to look at, in order; `name` tells them apart."""
         drawn = [random.Random(f"{self.seed} {name(item)}").random() * 100 for item in items]
         least = max(self.percent, min(drawn, default=0))
         return [item for item, draw in zip(items, drawn, strict=True) if draw <= least]
@@ -33,7 +34,7 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Scope:
-    """The journal's pages to look at, of the `pages_max` between `since` and the tip as it was at the start.
+    """The journal's ranges to look at, of the `ranges_max` from `since` to the tip as it was at the start.
 
     `streams` are those to fold, None: all.
     """
@@ -41,8 +42,8 @@ class Scope:
     since: int
     tip: journal.Tip
     first_entry: int
-    pages: Sequence[Page]
-    pages_max: int
+    ranges: Sequence[Range]
+    ranges_max: int
     streams: Sequence[str] | None
     sample: Sample | None = None
 
@@ -52,7 +53,7 @@ class Scope:
         return self.streams is None
 
 
-def scope(conn: Connection, *, since: int = 0, sample: Sample | None = None) -> Scope:
+def scope_of(conn: Connection, *, since: int = 0, sample: Sample | None = None) -> Scope:
     """What there is to look at now; the connection must be in autocommit.
 
     Raises ValueError for a position that the journal doesn't have.
@@ -63,12 +64,12 @@ def scope(conn: Connection, *, since: int = 0, sample: Sample | None = None) -> 
             raise ValueError(f"there is no position {since}: the journal ends at {tip.position}")
         everything = not since and sample is None
         with suppress(Contended), faults():  # a vacuum that is at it does the same
-            check.settle(conn, everything=everything)
-        pages = chosen = check.pages(conn, since, tip.position)
+            audit.settle(conn, everything=everything)
+        parts = chosen = audit.parts(conn, since, tip.position)
         if sample:
-            chosen = sample.choose(pages, lambda page: page.first)
-        streams = None if everything else check.streams(conn, chosen)
+            chosen = sample.choose(parts, lambda part: part.first)
+        streams = None if everything else audit.streams(conn, chosen)
         if sample and streams:
             streams = sample.choose(streams, str)
-        first_entry = check.first_entry(conn, since) if since else ENTRY_MIN
-    return Scope(since, tip, first_entry, chosen, len(pages), streams, sample)
+        first_entry = audit.first_entry(conn, since) if since else ENTRY_MIN
+    return Scope(since, tip, first_entry, chosen, len(parts), streams, sample)

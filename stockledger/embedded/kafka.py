@@ -146,7 +146,7 @@ class EmbeddedKafka:
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """For a thread that is made inside, and inherits this.
+    """Block all signals for a thread that is made inside, and inherits that.
 
     A signal that strikes the mock's thread in its `poll` ends the broker, and `stop` then crashes or hangs.
     It does where the main thread has them blocked for a moment, as in making a Kafka client.

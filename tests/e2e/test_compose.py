@@ -2,10 +2,12 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -14,10 +16,12 @@ from stockledger.embedded.postgres import free_port
 from tests.support import retail
 from tests.support.cli import Cli
 from tests.support.publish import buys, shop
+from tests.support.workers import wait_for
 
 UP_TIMEOUT_S = 540
 """The first time the image is built with everything that pip fetches."""
 TIMEOUT_S = 120
+PROGRAMS = ("migrate", "worker", "project")
 SHOP = shop(stock=5)
 ORDERS = [buys("order-1", quantity=3), buys("order-2", quantity=3), buys("order-1", quantity=3)]
 
@@ -27,11 +31,12 @@ class Compose:
 
     def __init__(self, command: list[str], checkout: Path) -> None:
         self.ports = {"POSTGRES_PORT": free_port(), "KAFKA_PORT": free_port()}
-        self._name = f"stockledger-test-{os.getpid()}"
-        own_image = {"services": {name: {"image": self._name} for name in ("migrate", "worker")}}
+        self.name = f"stockledger-test-{os.getpid()}"
+        own_image = {"services": {name: {"image": self.name} for name in PROGRAMS}}
         override = checkout / "override.json"  # JSON is YAML
         override.write_text(json.dumps(own_image))
-        self._command = [*command, "-p", self._name, "-f", "compose.yaml", "-f", override.name]
+        program = shutil.which(command[0]) or command[0]
+        self._command = [program, *command[1:], "-p", self.name, "-f", "compose.yaml", "-f", override.name]
         self._checkout = checkout
 
     def __call__(self, *words: str, timeout_s: int = TIMEOUT_S) -> str:
@@ -48,10 +53,21 @@ class Compose:
         assert done.returncode == 0, f"{words}: {(done.stdout + done.stderr)[-4000:]}"
         return done.stdout
 
+    def as_command(self) -> str:
+        """What a shell's `docker-compose` has to do to mean this project."""
+        return f'cd {self._checkout} && exec {shlex.join(self._command)} "$@"'
+
+    def facts(self, service: str) -> dict[str, Any]:
+        """What the engine says of the service's container, one that has ended included."""
+        [container] = self("ps", "--all", "--quiet", service).split()
+        said = run(["docker", "inspect", container])
+        [facts] = json.loads(said.stdout)
+        return dict(facts)
+
     def down(self) -> None:
         """Leave nothing behind but the layers that the next build begins with."""
         self("down", "--volumes", "--remove-orphans")
-        remove = ["docker", "image", "rm", "--no-prune", self._name]
+        remove = ["docker", "image", "rm", "--no-prune", self.name]
         subprocess.run(remove, capture_output=True, timeout=TIMEOUT_S, check=False)  # there may be none
 
 
@@ -108,3 +124,50 @@ def test_a_clean_copy_comes_up_and_applies_what_the_host_publishes(compose):
     assert compose("ps", "--quiet", "worker").startswith(host)
     assert stockledger("status")["lag"] == 0
     assert stockledger("verify", "--topic")["checks"][-1]["name"] == "topic"
+    projections_are_current(stockledger)
+    rights_are_the_least(compose, dsn)
+    demo = run(["docker", "run", "--rm", "--network", "none", compose.name, "demo", "--json"])
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+
+
+def projections_are_current(stockledger):
+    """Somebody follows the journal, so what follows it doesn't lag for ever."""
+
+    def lags():
+        return {each["name"]: each["lag"] for each in stockledger("status")["projections"]}
+
+    assert {"purchases_by_user", "sales_by_day"} <= lags().keys()
+    wait_for("projections that are current", lambda: not any(lags().values()))
+
+
+def rights_are_the_least(compose, dsn):
+    """No container may do what it doesn't need, no command line shows a password, and who applies commands
+    is a role that is no superuser and owns nothing."""
+    for service in (*PROGRAMS, "postgres", "kafka"):
+        facts = compose.facts(service)
+        host = facts["HostConfig"]
+        assert host["CapDrop"] == ["ALL"], service
+        assert host["SecurityOpt"] == ["no-new-privileges:true"], service
+        assert not host["CapAdd"], service
+        assert not host["Privileged"], service
+        assert facts["Config"]["User"] not in ("", "0", "root"), service
+        assert bool(host.get("Init")) == (service in PROGRAMS), service
+        assert host["ReadonlyRootfs"] == (service != "kafka"), service
+        words = " ".join([facts["Path"], *facts["Args"]])
+        assert "stockledger_worker" not in words, service
+        assert "PASSWORD" not in words.upper(), service
+    as_worker = dsn.replace("stockledger:stockledger@", "stockledger_worker:stockledger_worker@")
+    with closing(psycopg.connect(as_worker, autocommit=True)) as conn:
+        [rights] = conn.execute(
+            "SELECT rolsuper, rolcreaterole, rolcreatedb, rolbypassrls FROM pg_roles"
+            " WHERE rolname = current_user"
+        ).fetchall()
+        assert rights == (False, False, False, False)
+        assert conn.execute("SELECT FROM pg_class WHERE relowner = current_user::regrole").fetchall() == []
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            conn.execute("DELETE FROM ledger.event")
+    with closing(psycopg.connect(dsn, autocommit=True)) as conn:
+        owner = "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"
+        assert conn.execute(owner).fetchone() == (False,)
+    with pytest.raises(psycopg.OperationalError, match="password"):
+        psycopg.connect(dsn.replace("stockledger:stockledger@", "postgres:stockledger@"))

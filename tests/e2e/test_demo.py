@@ -2,15 +2,24 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
+import threading
+import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 from signal import SIGINT, SIGKILL, SIGTERM
 
 import pytest
 
+from ledger.errors import Unavailable
+from ledger.signals import Asked
+from stockledger import demo as demo_module
+from tests.support.planted import PROGRAM, Planted
+
+ROOT = Path(__file__).parents[2]
 IN_UNDER_S = 60
 MARK = "STOCKLEDGER_TEST_DEMO"
 
@@ -24,13 +33,14 @@ def folder():
 
 
 @contextmanager
-def demo(folder, *words):
-    """The demo at work in a session of its own."""
+def demo(folder, *words, program=PROGRAM, cwd=None):
+    """The demo at work in a session of its own; the program isn't on the PATH."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("STOCKLEDGER_")}
     process = subprocess.Popen(
-        [sys.executable, "-m", "stockledger", "demo", *words],
-        env=environment | {"TMPDIR": str(folder), MARK: str(folder), "PYTHONFAULTHANDLER": "1"},
-        cwd=folder,
+        [program, "demo", *words],
+        env=environment
+        | {"PATH": os.defpath, "TMPDIR": str(folder), MARK: str(folder), "PYTHONFAULTHANDLER": "1"},
+        cwd=cwd or folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -60,10 +70,12 @@ def left_behind(folder):
 
 
 @pytest.mark.slow
-def test_the_demo_shows_what_happened_and_cleans_up(folder):
+def test_the_demo_shows_what_happened_and_cleans_up(folder, tmp_path):
     """In under a minute, with nothing installed but the program: a day's purchases, some twice, a worker
-    killed: nothing lost, nothing doubled, all checks green; no process and no file is left."""
-    with demo(folder, "--json") as process:
+    killed: nothing lost, nothing doubled, all checks green; no process and no file is left. No code of the
+    folder that it is called in has run, in none of its processes."""
+    planted = Planted(tmp_path)
+    with demo(folder, "--json", cwd=tmp_path) as process:
         said, log = process.communicate(timeout=2 * IN_UNDER_S)
     assert process.returncode == 0, said + log
     report = json.loads(said)["report"]
@@ -75,6 +87,7 @@ def test_the_demo_shows_what_happened_and_cleans_up(folder):
     assert (report["lost"], report["doubled"], report["wrong"], report["red"]) == (0, 0, 0, [])
     decided = report["applied"] + sum(report["rejected"].values())
     assert decided + report["duplicates"] == report["delivered"]
+    assert planted.ran() == []
     assert left_behind(folder) == []
     assert list(folder.iterdir()) == []
 
@@ -95,3 +108,86 @@ def test_a_demo_that_is_interrupted_cleans_up(folder, number, moment):
     assert process.returncode == 130, log
     assert left_behind(folder) == []
     assert list(folder.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel that a release would be, built from this checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-P", "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=IN_UNDER_S)
+    [built] = folder.glob("*.whl")
+    return built
+
+
+def test_the_wheel_has_all_that_the_program_needs(wheel):
+    """Every file of the four packages, data included, and no other: neither tests nor benchmarks."""
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    packages = ("ledger", "consumer", "producer", "stockledger")
+    files = [path for name in packages for path in (ROOT / name).rglob("*") if path.is_file()]
+    assert packed == {str(path.relative_to(ROOT)) for path in files if path.suffix != ".pyc"}
+
+
+@pytest.mark.slow
+def test_the_demo_runs_from_a_wheel(wheel, folder, tmp_path):
+    """Installed into an empty environment, away from any checkout; and the step that it names at its end
+    works as it is printed, although the environment isn't active."""
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True, timeout=IN_UNDER_S)
+    [packages] = venv.glob("lib/python*/site-packages")
+    # what it depends on, without this checkout: a .pth file in a folder that is named by one isn't read
+    (packages / "dependencies.pth").write_text(f"{Path(pytest.__file__).parents[1]}\n")
+    pip = [sys.executable, "-m", "pip", "--python", venv / "bin/python", "install", "--no-deps", "--no-index"]
+    subprocess.run([*pip, "--quiet", wheel], check=True, timeout=IN_UNDER_S)
+    with demo(folder, program=venv / "bin/stockledger") as process:
+        said, log = process.communicate(timeout=2 * IN_UNDER_S)
+    assert process.returncode == 0, said + log
+    assert "all green" in said
+    [step] = [line.removeprefix("next: ") for line in log.splitlines() if line.startswith("next: ")]
+    bare = {"PATH": os.defpath, "HOME": str(tmp_path)}
+    done = subprocess.run(
+        ["sh", "-c", step], env=bare, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "of the checks failed" in done.stderr, step + done.stderr  # there are no services of his yet
+
+
+def test_the_demo_is_never_silent_for_long(monkeypatch):
+    """Whatever takes its time, it says what it is at, again and again; after its end it says no more."""
+    said, heard, stop = [], threading.Event(), Asked()
+
+    def tell(text):
+        said.append(text)
+        if text.count("...") and len(said) > 3:
+            heard.set()
+
+    monkeypatch.setattr(demo_module, "SILENCE_S", 0.01)
+    with demo_module._Voice(tell, stop) as voice:
+        voice.note("begun", "the proof")
+        assert heard.wait(60)
+        stop.set()
+        with pytest.raises(KeyboardInterrupt):
+            voice.at("more of it")
+    assert said[0] == "begun"
+    assert set(said[1:]) == {"  ... the proof"}
+    assert not voice._pulse.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (OSError(28, "No space left on device", "/full/file"), "can't use /full/file: No space left"),
+        (FileNotFoundError(2, "No usable temporary directory"), "can't use /t: No usable temporary"),
+    ],
+    ids=["full", "none"],
+)  # fmt: skip
+def test_a_folder_that_the_demo_cant_use_is_named(monkeypatch, error, cause):
+    """No room and no right are the machine's affair: one line with the place, exit 3, and no bug."""
+
+    def fails(voice):
+        raise error
+
+    monkeypatch.setattr(demo_module, "_run", fails)
+    monkeypatch.setenv("TMPDIR", "/t")
+    with pytest.raises(Unavailable, match=re.escape(cause)) as raised:
+        demo_module.run(lambda text: None)
+    assert raised.value.remedy.startswith("df -h /")

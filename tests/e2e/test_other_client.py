@@ -70,7 +70,9 @@ def librdkafka_binary(bootstrap_servers, topic):
 def librdkafka_structured(bootstrap_servers, topic):
     producer = Producer({"bootstrap.servers": bootstrap_servers})
     for line in LINES:
-        headers = {"content-type": "application/cloudevents+json; charset=utf-8"}
+        headers: dict[str, str | bytes | None] = {
+            "content-type": "application/cloudevents+json; charset=utf-8"
+        }
         producer.produce(topic, structured(line), headers=headers)
     assert producer.flush(TIMEOUT_S) == 0
 
@@ -130,7 +132,7 @@ def test_commands_of_another_client_are_applied(client, services, ledger_dsn, to
     applied once and answered as ours are."""
     name = topic(1)
     client(services.kafka.bootstrap_servers, name)
-    stockledger = Cli(ledger_dsn, services.kafka.bootstrap_servers, name, **kafka_settings)
+    stockledger = Cli(ledger_dsn, services.kafka.bootstrap_servers, name, GROUP=name, **kafka_settings)
     stockledger("run", "--until-caught-up")
     with closing(psycopg.connect(ledger_dsn, autocommit=True)) as conn:
         retail.judge(conn, retail.model_of(LINES), len(LINES))

@@ -1,4 +1,4 @@
-"""The promise doesn't depend on where a record lands: other partitioners, one goods on several lanes."""
+"""The promise doesn't depend on where a record lands: other partitioners, one item on several lanes."""
 
 import random
 from collections import Counter
@@ -61,7 +61,7 @@ def test_any_partitioner_leaves_one_order(
         for worker in workers:
             worker.send(SIGTERM)
         assert [worker.ended() for worker in workers] == [0, 0]
-    done = [sum(worker.result()["outcomes"].values()) for worker in workers]
+    done = [sum(worker.result()["deliveries"].values()) for worker in workers]
     assert all(done), f"one worker did all the work: {done}"
 
     commands = {(line["source"], line["id"]): line for line in [*setup, *purchases]}

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from consumer import topic as kafka_topic
+from consumer import admin
 from tests.support.cli import Cli
 from tests.support.publish import Publisher, buys, says, shop
 
@@ -27,7 +27,8 @@ ORDERS = [
 @pytest.fixture
 def stockledger(services, ledger_dsn, topic, kafka_settings):
     """The command, with a topic and a migrated ledger of this test's own."""
-    return Cli(ledger_dsn, services.kafka.bootstrap_servers, topic(PARTITIONS), **kafka_settings)
+    name = topic(PARTITIONS)
+    return Cli(ledger_dsn, services.kafka.bootstrap_servers, name, GROUP=name, **kafka_settings)
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def newcomer(services, kafka_settings):
     if not services.kafka.real:
         services.kafka.create_topic(name, PARTITIONS)
     with empty_database(services, name.replace("-", "_")) as dsn:
-        yield Cli(dsn, services.kafka.bootstrap_servers, name, **kafka_settings)
+        yield Cli(dsn, services.kafka.bootstrap_servers, name, GROUP=name, **kafka_settings)
     services.kafka.delete_topic(name)
 
 
@@ -59,7 +60,7 @@ def in_topic(services):
     def count(stockledger):
         kafka = {"bootstrap.servers": services.kafka.bootstrap_servers}
         name = stockledger.environment["STOCKLEDGER_TOPIC"]
-        return sum(end for _, end in kafka_topic.watermarks(kafka, name, PARTITIONS).values())
+        return sum(each.end for each in admin.watermarks(kafka, name, PARTITIONS).all().values())
 
     return count
 
@@ -92,18 +93,18 @@ def test_from_an_empty_database_to_proven_answers(newcomer, services, file):
     assert stockledger("publish", file(*SHOP, name="shop.jsonl"))["published"] == len(SHOP)
     waiting = stockledger("status")
     assert (waiting["lag"], waiting["position"]) == (len(SHOP), 0)
-    assert stockledger("run", "--until-caught-up")["outcomes"]["applied"] == len(SHOP)
+    assert stockledger("run", "--until-caught-up")["deliveries"]["applied"] == len(SHOP)
     assert stockledger("publish", file(*ORDERS))["published"] == len(ORDERS)
     stranger = Publisher({"bootstrap.servers": services.kafka.bootstrap_servers}, topic)
     stranger.send_raw(b"\xff no JSON", [("ce_id", b"odd")], key=b"\x00key", partition=1)
     stranger.flush()
     ran = stockledger("run", "--until-caught-up", "--workers", 2)
-    assert ran["outcomes"] == {"applied": 3, "rejected": 2, "duplicate": 0, "conflict": 0, "dead": 1}
+    assert ran["deliveries"] == {"applied": 3, "rejected": 2, "duplicate": 0, "conflict": 0, "dead": 1}
 
     status = stockledger("status")
     assert status["lag"] == 0
-    assert status["rejected"] == {"insufficient_stock": 1, "user_not_found": 1}
-    assert status["dead_letters"]["parked"] == 1
+    assert status["rejections"] == {"insufficient_stock": 1, "user_not_found": 1}
+    assert status["letters"]["parked"] == 1
     told = {id_: stockledger("outcome", id_)["outcomes"][0] for id_ in ("order-1", "order-2")}
     assert (told["order-1"]["outcome"], told["order-1"]["reason"]) == ("applied", None)
     assert (told["order-2"]["outcome"], told["order-2"]["reason"]) == ("rejected", "insufficient_stock")
@@ -153,9 +154,9 @@ def test_one_bad_line_and_nothing_is_published(stockledger, in_topic, file):
     skipped = stockledger("publish", "--skip-bad", path, exits=1)
     good = len(SHOP) + 2
     assert (skipped["published"], skipped["bad"]) == (good, 1)
-    assert path.with_name("orders.rejected.jsonl").read_text() == bad + "\n"
+    assert path.with_name("orders.bad.jsonl").read_text() == bad + "\n"
     assert in_topic(stockledger) == len(SHOP) + good
-    counts = stockledger("run", "--until-caught-up")["outcomes"]
+    counts = stockledger("run", "--until-caught-up")["deliveries"]
     assert counts == {"applied": 1, "rejected": 1, "duplicate": len(SHOP), "conflict": 0, "dead": 0}
 
 
@@ -169,7 +170,7 @@ def test_ten_times_the_same_file_counts_once(stockledger, in_topic, file):
     published = [stockledger("publish", path) for _ in range(10)]
     assert [(p["published"], p["ids_made"]) for p in published] == [(4, 3)] + [(4, 0)] * 9
     assert in_topic(stockledger) == len(SHOP) + 40
-    counts = stockledger("run", "--until-caught-up")["outcomes"]
+    counts = stockledger("run", "--until-caught-up")["deliveries"]
     assert counts == {"applied": 4, "rejected": 0, "duplicate": 36, "conflict": 0, "dead": 0}
     assert stockledger("stock", "tea")["on_hand"] == 10 - 4 - 4
     assert stockledger("stock", "cup")["on_hand"] == 10 - 1 - 1

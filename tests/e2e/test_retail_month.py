@@ -43,7 +43,7 @@ def test_a_month_ends_as_one_command_after_the_other(csv, services, ledger_dsn, 
         assert run.ended() == 0
         retail.judge(conn, retail.model_of([*setup, *purchases]), total)
 
-    said = run.result()["outcomes"]
+    said = run.result()["deliveries"]
     assert sum(said.values()) == total
     assert said["duplicate"] == len(deliveries) - len(purchases)
     assert stockledger("verify", "--topic")["checks"][-1]["name"] == "topic"

@@ -3,7 +3,7 @@
 import pytest
 from confluent_kafka import KafkaError
 
-from consumer import topic
+from consumer import clients
 from consumer.source import Source
 from ledger.errors import BrokerUnavailable, TopicUnfit
 from tests.support.publish import buys, shop
@@ -95,10 +95,10 @@ def test_while_the_broker_is_down_starting_waits_and_ending_works(group, sender,
     group.prove(sender, tally={"applied": 18})
 
 
-@pytest.mark.parametrize("code", sorted(topic.RETRIABLE))
+@pytest.mark.parametrize("code", sorted(clients.RETRIABLE))
 def test_what_passes_by_itself_is_waited_for(code):
     """What the protocol calls retriable (an election, a start) is no reason to halt."""
-    assert isinstance(topic.fault(KafkaError(code), "ask"), BrokerUnavailable)
+    assert isinstance(clients.fault(KafkaError(code), "ask"), BrokerUnavailable)
 
 
 def test_a_reader_without_rights_halts(new_group, publisher, services, monkeypatch):
@@ -109,9 +109,9 @@ def test_a_reader_without_rights_halts(new_group, publisher, services, monkeypat
     sender.flush()
     poll = Source.poll
 
-    def refused(self, size_max, timeout_s):
+    def refused(self, *args):
         self._on_error(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
-        poll(self, size_max, timeout_s)
+        poll(self, *args)
 
     monkeypatch.setattr(Source, "poll", refused)
     with pytest.raises(TopicUnfit, match="not allowed"):

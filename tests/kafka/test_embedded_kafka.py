@@ -50,7 +50,7 @@ def read(broker, group, count):
     try:
         messages = consumer.consume(count, timeout=20)
         assert [message.error() for message in messages] == [None] * count
-        consumer.commit(messages[-1], asynchronous=False)
+        consumer.commit(message=messages[-1], asynchronous=False)
     finally:
         consumer.close()
     return messages

@@ -2,10 +2,13 @@
 
 import os
 import signal
+import threading
 import time
+from datetime import timedelta
 
 import pytest
 
+from ledger.store.tables import stock_delta
 from tests.support.publish import buys, shop
 from tests.support.workers import state, wait_for
 
@@ -52,7 +55,7 @@ def test_a_signal_under_load_ends_it_in_time_with_the_batch_in_hand(group, sende
     assert not run.said("worker died"), "a worker was cut off"
     if code == 0:
         [(journalled,)] = group.ask("SELECT sum(applied) FROM ledger.journal_entries")
-        assert run.result()["outcomes"]["applied"] == journalled
+        assert run.result()["deliveries"]["applied"] == journalled
     group.catch_up()
     group.prove(sender, tally={"applied": 3003})
 
@@ -72,9 +75,43 @@ def test_workers_end_together_when_all_is_caught_up(group, sender):
     load(sender, 300)
     run = group.start("--workers", "3", "--until-caught-up")
     assert run.ended() == 0
-    counts = run.result()["outcomes"]
+    counts = run.result()["deliveries"]
     assert sum(counts.values()) == 303
     assert group.next_offsets() == {0: 103, 1: 100, 2: 100}
+    group.prove(sender)
+
+
+def test_a_goal_that_cant_be_known_is_never_ok(group, sender):
+    """No broker answers when it is told to end: not "0 applied, ok"."""
+    run = group.start("--until-caught-up", bootstrap_servers="127.0.0.1:1")
+    run.says("waiting")
+    run.send(signal.SIGTERM)
+    assert run.ended() == 130
+    assert (run.result()["ok"], run.result()["lag"]) == (False, None)
+
+
+def test_a_bound_goal_ends_although_a_producer_is_busy(group, sender):
+    """The end is the one that was seen at the start: what is published meanwhile doesn't move it."""
+    stop = threading.Event()
+
+    def publish():
+        number = 0
+        while not stop.is_set():
+            sender.send(buys(f"p{number}"), partition=number % 3)
+            number += 1
+            stop.wait(0.003)  # some 300 a second: there is always one more than was read
+
+    busy = threading.Thread(target=publish)
+    busy.start()
+    try:
+        wait_for("records in every lane", lambda: len(sender.sent) > 100)
+        totals = group.catch_up()
+    finally:
+        stop.set()
+        busy.join()
+    assert totals.caught_up
+    sender.flush()
+    group.catch_up()
     group.prove(sender)
 
 
@@ -162,3 +199,17 @@ def test_what_halts_one_halts_all_with_its_error(group, sender):
     assert error["remedy"]
     assert run.said("halted", code="SL-GRP-004")
     assert not run.said("worker died"), run.logged
+
+
+def test_a_worker_forgets_what_no_cache_needs(group, sender, monkeypatch):
+    """While it works, changes of stock that are older than it keeps them; what is left is still proved."""
+    monkeypatch.setattr("consumer.worker.PRUNE_INTERVAL_S", 0)
+    monkeypatch.setattr(stock_delta, "KEEP", timedelta(0))
+    load(sender)
+    group.catch_up()
+    [(horizon, left)] = group.ask(
+        "SELECT position, (SELECT count(*) FROM ledger.stock_delta) FROM ledger.stock_horizon"
+    )
+    assert horizon > 0
+    assert left <= 1
+    group.prove(sender, tally={"applied": 3003})

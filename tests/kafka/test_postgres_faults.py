@@ -1,6 +1,8 @@
 """Postgres goes away, stalls, or commits without a word: it is waited for, and nothing counts twice."""
 
 import random
+from functools import partial
+from typing import Any
 
 import psycopg
 import pytest
@@ -10,8 +12,8 @@ from ledger import failpoints
 from ledger.domain.delivery import Lane
 from ledger.errors import UnsafeSettings
 from ledger.failpoints import STEPS
-from ledger.store import lane
-from ledger.store.lane import Owner
+from ledger.store.tables import lane
+from ledger.store.tables.lane import Owner
 from tests.support.proxy import Proxy
 from tests.support.publish import buys
 from tests.support.workers import wait_for
@@ -31,11 +33,15 @@ def impatient(monkeypatch):
     monkeypatch.setattr("consumer.worker.BACKOFF_MAX_S", 0.2)
 
 
+class LedgerProxy(Proxy):
+    dsn: str
+
+
 @pytest.fixture
 def proxy(group):
     """Between the worker and Postgres; `proxy.dsn` is the ledger through it."""
     server = conninfo_to_dict(group.dsn)
-    with Proxy(str(server["host"]), int(str(server["port"]))) as proxy:
+    with LedgerProxy(str(server["host"]), int(str(server["port"]))) as proxy:
         # without encryption one chunk holds what was sent at once
         proxy.dsn = make_conninfo(
             group.dsn, host="127.0.0.1", port=proxy.port, sslmode="disable", gssencmode="disable"
@@ -112,7 +118,8 @@ def test_a_stalled_postgres_is_waited_for(group, sender, proxy):
 def test_a_session_terminated_at_every_step_is_begun_anew(group, sender, impatient, monkeypatch):
     """An administrator or a crash ends the backend in the middle of anything: connect again, read on."""
     steps = [step for step in STEPS if step != "claim"]
-    hit, cut_at = failpoints.hit, []
+    hit = failpoints.hit
+    cut_at: list[str] = []
 
     def cuts_off(step):
         if len(cut_at) < len(steps) and step == steps[len(cut_at)] and group.cut_off_workers():
@@ -140,7 +147,8 @@ def test_a_lane_held_by_a_stranger_is_waited_for(group, sender):
 
 def test_an_owner_that_hangs_in_its_transaction_is_ended_by_its_successor(group, sender):
     """No timeout of its own frees the lane: after the lock timeout the recorded session is terminated."""
-    with psycopg.connect(group.dsn) as frozen:
+    connection: Any = psycopg.connect(group.dsn, application_name="stockledger/run")
+    with connection as frozen:
         lane.claim(frozen, Lane(group.topic, 0), Owner("elsewhere", 1))
         frozen.commit()
         frozen.execute("SELECT FROM ledger.lane FOR UPDATE")
@@ -171,6 +179,10 @@ def test_a_session_that_would_not_be_durable_is_refused(group, sender):
     group.prove(sender, tally={"applied": 9, "duplicate": 5})
 
 
+def beyond(group, offsets):
+    return sum(group.next_offsets().values()) > offsets
+
+
 def test_postgres_killed_under_load_loses_nothing(group, sender, services, supported):
     """SIGKILL of the server in mid-batch and its recovery: the lane's row and the effects agree."""
     with supported():
@@ -179,8 +191,7 @@ def test_postgres_killed_under_load_loses_nothing(group, sender, services, suppo
     worker = group.start("--batch", "5", group_instance_id="one")
     for turn in range(2):
         load(sender, f"p{turn}", 300)
-        before = sum(group.next_offsets().values())
-        wait_for("progress", lambda before=before: sum(group.next_offsets().values()) > before + 20)
+        wait_for("progress", partial(beyond, group, sum(group.next_offsets().values()) + 20))
         services.postgres.kill()
         worker.says("waiting", times=turn + 1)
         services.postgres.start()

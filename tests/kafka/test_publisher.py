@@ -1,14 +1,15 @@
 """What goes into Kafka, and that nothing of it is lost in silence."""
 
+import json
 import re
 import socket
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, TopicPartition
@@ -19,8 +20,10 @@ from ledger.domain.envelope import decode, request
 from ledger.errors import BadSettings, BrokerUnavailable, Defect, TopicUnfit
 from producer.jsonl import Item
 from producer.publish import publish_lines
-from producer.publisher import Publisher, Tally
+from producer.publisher import Publisher
+from producer.tally import Tally
 from stockledger.embedded.kafka import EmbeddedKafka
+from tests.support.cli import Cli
 
 ROOT = Path(__file__).parents[2]
 PRODUCE = 0  # the protocol's key of the request
@@ -73,8 +76,8 @@ def read_all(servers, topic, partitions):
         while ends < partitions:
             record = consumer.poll(20)
             assert record is not None, "the broker doesn't answer"
-            if record.error():
-                assert record.error().code() == KafkaError._PARTITION_EOF
+            if error := record.error():
+                assert error.code() == KafkaError._PARTITION_EOF
                 ends += 1
             else:
                 records.append(record)
@@ -100,7 +103,7 @@ def test_a_record_carries_the_command_and_its_envelope(publisher_of, records_of,
     """CloudEvents in binary mode: the headers, the fields as JSON, the key that the command's lane needs."""
     name = topic()
     command = PurchaseGoods(user_id="17850", goods_id="Tee é", quantity=6, unit_price_minor=255)
-    before = datetime.now(UTC)
+    before = datetime.now(UTC) - timedelta(milliseconds=1)  # a record's time has no more digits
     with publisher_of(name) as publisher:
         receipt = publisher.send(command, id="536365-1", source="shop-uk")
     [record] = records_of(name)
@@ -108,7 +111,7 @@ def test_a_record_carries_the_command_and_its_envelope(publisher_of, records_of,
     assert len(headers) == len(record.headers())
     sent_at = headers.pop("ce_time").decode()
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", sent_at)
-    assert abs(datetime.fromisoformat(sent_at) - before) < timedelta(seconds=10)
+    assert before < datetime.fromisoformat(sent_at) <= datetime.now(UTC)
     assert headers == {
         "ce_specversion": b"1.0",
         "ce_id": b"536365-1",
@@ -121,6 +124,7 @@ def test_a_record_carries_the_command_and_its_envelope(publisher_of, records_of,
     key = MessageKey("shop-uk", "536365-1")
     assert decode(record.headers(), record.value()) == request(key, command)
     assert (receipt.key, receipt.partition, receipt.offset) == (key, record.partition(), record.offset())
+    assert receipt.fingerprint == request(key, command).fingerprint
 
 
 def test_users_have_their_own_key(publisher_of, records_of, topic):
@@ -246,21 +250,123 @@ def test_a_refused_record_is_a_failure_of_its_own(broker):
             publisher.send(stock(1))
 
 
+# Forgotten, forked
+
+FORGETTING = """
+import multiprocessing, os, sys, threading
+from ledger.domain.commands import ReceiveStock
+from producer.publisher import Publisher
+
+def publisher():
+    slow = {"linger.ms": 60000, "message.timeout.ms": 90000}
+    return Publisher({"bootstrap.servers": sys.argv[1]} | slow, "commands", "shop")
+
+def send(publisher):
+    for number in range(20):
+        publisher.send(ReceiveStock(goods_id="g%d" % number, quantity=1), id=str(number))
+    return publisher
+
+"""
+FORGETFUL = {
+    "the end of the program": "kept = send(publisher())",
+    "the end of a function": "send(publisher()); os._exit(0)",
+    "sys.exit": "kept = send(publisher()); sys.exit(0)",
+    "an exception": "kept = send(publisher()); raise ValueError",
+    "a cycle": "kept = send(publisher()); kept.itself = kept; del kept",
+    "a receipt that outlives it": "kept = publisher().send(ReceiveStock(goods_id='g0', quantity=1), id='0')",
+    "a thread": "thread = threading.Thread(target=lambda: send(publisher())); thread.start()",
+    "a process of multiprocessing": "def work():\n    global kept\n    kept = send(publisher())\n"
+    "child = multiprocessing.get_context('fork').Process(target=work); child.start(); child.join()",
+    "a with block that a fork leaves too": "with publisher() as kept:\n    send(kept)\n    child = os.fork()",
+}
+
+
+@pytest.mark.parametrize("program", FORGETFUL)
+def test_a_forgotten_publisher_loses_nothing(broker, program):
+    """Without `close` or a `with` block all that was sent is in the topic once the program has ended."""
+    words = [sys.executable, "-W", "default", "-c", FORGETTING + FORGETFUL[program], broker.bootstrap_servers]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == (1 if "raise" in FORGETFUL[program] else 0), done.stderr
+    ids = Counter(dict(r.headers())["ce_id"] for r in read_all(broker.bootstrap_servers, "commands", 4))
+    assert ids == {b"%d" % number: 1 for number in range(1 if "receipt" in program else 20)}
+    assert ("ResourceWarning: a Publisher of commands wasn't closed" in done.stderr) == (
+        "with" not in program
+    )
+
+
+def test_what_a_forgotten_publisher_loses_is_told(broker):
+    """Where the broker doesn't acknowledge, the account is on stderr, whatever filters warnings have."""
+    lose = "kept = publisher(); kept.connect(); print(flush=True); input(); send(kept)"
+    text = (FORGETTING + lose).replace("90000", "1500").replace("60000", "5")
+    with subprocess.Popen(
+        [sys.executable, "-c", text, broker.bootstrap_servers], cwd=ROOT, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as program:  # fmt: skip
+        assert program.stdout
+        program.stdout.readline()
+        broker.set_down()
+        _, said = program.communicate("\n", timeout=60)
+    assert "of 20 sent: 0 acknowledged, 0 refused, 20 in the topic or not" in said
+
+
+FORKING = """
+kept = publisher()
+kept.connect()
+child = os.fork()
+if child == 0:
+    for use in (lambda: send(kept), kept.flush, kept.check, kept.connect, kept.close):
+        try:
+            use()
+        except Exception as error:
+            print(type(error).__name__, flush=True)
+    sys.exit(7)
+print("child ended", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+send(kept)
+kept.close()
+"""
+
+
+def test_a_fork_is_noticed(broker):
+    """In a process that was forked off nothing seems to succeed, and it ends itself; the parent goes on."""
+    program = [sys.executable, "-W", "error", "-c", FORGETTING.replace("60000", "5") + FORKING]
+    done = subprocess.run(
+        [*program, broker.bootstrap_servers],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.splitlines() == ["Forked"] * 5 + ["child ended 7"], done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(read_all(broker.bootstrap_servers, "commands", 4)) == 20
+
+
+def test_a_closed_publisher_sends_no_more(broker):
+    """What is sent after `close` would be lost in silence; closing twice is harmless."""
+    publisher = Publisher({"bootstrap.servers": broker.bootstrap_servers}, "commands", "shop")
+    receipt = publisher.send(stock(0))
+    publisher.close()
+    publisher.close()
+    assert receipt.offset == 0
+    with pytest.raises(ValueError, match="closed"):
+        publisher.send(stock(0))
+
+
 # A broker in trouble
 
 
 def test_no_broker_is_found_out_in_time():
-    """Nobody listens: the error names address, cause and time, and that nothing was published."""
+    """Nobody listens: the error names address, cause, time and the step, and that nothing was published."""
     port = refused_port()
-    started = time.monotonic()
     with Publisher({"bootstrap.servers": f"127.0.0.1:{port}"} | SHORT, "commands", "shop") as publisher:
         with pytest.raises(BrokerUnavailable) as caught:
             publisher.send(stock(0))
         assert publisher.tally == (0, 0, 0)
-    assert 2 <= time.monotonic() - started < 5
-    for part in (f"127.0.0.1:{port}", "Connection refused", "tried 2 s", "nothing was published"):
+    for part in (f"127.0.0.1:{port}", "Connection refused", "nothing was published"):
         assert part in caught.value.message
-    assert "doctor" in caught.value.remedy
+    assert re.search(r"tried \d+ s;", caught.value.message)
+    assert caught.value.remedy == "start the broker, or correct bootstrap.servers"
 
 
 def test_an_unknown_host_is_named():
@@ -299,7 +405,7 @@ def test_an_unknown_topic_is_found_before_anything_is_sent(publisher_of, service
     publisher = publisher_of("no-such-topic")
     with pytest.raises(TopicUnfit, match="nothing was published") as caught:
         publisher.send(stock(0))
-    assert caught.value.remedy == "stockledger migrate --topic no-such-topic --partitions N"
+    assert caught.value.remedy == "stockledger migrate --partitions 12 --topic no-such-topic"
     admin = AdminClient({"bootstrap.servers": services.kafka.bootstrap_servers})
     assert "no-such-topic" not in admin.list_topics(timeout=10).topics
 
@@ -341,6 +447,9 @@ def test_what_is_never_acknowledged_is_unknown(broker):
     assert "same ids" in caught.value.remedy
     assert publisher.tally == (1, 0, 5)
     broker.set_up()
+    assert "make a new Publisher, this one sends no more" in caught.value.remedy  # and so it is:
+    with pytest.raises(BrokerUnavailable, match="of 6 sent"):
+        publisher.send(stock(0))
     with Publisher(servers, "commands", "shop") as again:
         for number in range(6):
             again.send(stock(number), id=str(number))
@@ -348,17 +457,20 @@ def test_what_is_never_acknowledged_is_unknown(broker):
     assert set(ids) == {b"%d" % number for number in range(6)}
 
 
-def test_flush_hands_the_account_to_the_caller(broker):
-    """After `flush` the caller knows what isn't acknowledged; leaving the block then drops it at once."""
+def test_flush_hands_the_account_to_the_caller(broker, monkeypatch):
+    """After `flush` the caller knows what isn't acknowledged; leaving the block then waits for nothing."""
     with Publisher({"bootstrap.servers": broker.bootstrap_servers}, "commands", "shop") as publisher:
         publisher.connect()
         broker.set_down()
         publisher.send(stock(0))
-        started = time.monotonic()
         assert publisher.flush(0.5) == (0, 0, 1)
-        with pytest.raises(BrokerUnavailable, match="no report yet"):
+        with pytest.raises(BrokerUnavailable, match="no report yet") as caught:
             publisher.check()
-    assert time.monotonic() - started < 5
+        assert "flush again" in caught.value.remedy
+        broker.set_up()
+        assert publisher.flush() == (1, 0, 0)
+        publisher.check()
+        monkeypatch.setattr(publisher, "flush", lambda *_: pytest.fail("it waits again"))
 
 
 def test_a_lost_connection_costs_no_command(broker):
@@ -448,10 +560,98 @@ def test_a_broker_must_be_named(servers):
     assert "STOCKLEDGER_KAFKA_BOOTSTRAP_SERVERS" in caught.value.remedy
 
 
-def test_a_source_that_cannot_be_one_is_refused():
-    """The default source is checked once, not in each line."""
-    with pytest.raises(BadSettings, match="source"):
-        Publisher({"bootstrap.servers": "127.0.0.1:1"}, "commands", "my shop")
+NOWHERE = {"bootstrap.servers": "127.0.0.1:1"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "named", "arguments"),
+    [
+        (ValueError, "source", (NOWHERE, "commands", "my shop")),
+        (TypeError, "source", (NOWHERE, "commands", 7)),
+        (TypeError, "topic", (NOWHERE, None)),
+        (ValueError, "topic", (NOWHERE, "")),
+        (TypeError, "kafka", ("127.0.0.1:1", "commands")),
+        (TypeError, "kafka", (None, "commands")),
+        (TypeError, "linger.ms", (NOWHERE | {"linger.ms": None}, "commands")),
+        (TypeError, "acks", (NOWHERE | {"acks": ["all"]}, "commands")),
+        (TypeError, "name", (NOWHERE | {7: "x"}, "commands")),
+    ],
+)
+def test_a_publisher_names_the_argument_that_is_wrong(kind, named, arguments):
+    """Each argument is checked once, at once, not in each line."""
+    with pytest.raises(kind, match=named):
+        Publisher(*arguments)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"enable.idempotence": True, "acks": -1, "linger.ms": 0.5, "message.timeout.ms": 4000},
+        {"acks": "all", "allow.auto.create.topics": False, "request.required.acks": -1, "retries": 9},
+    ],
+)
+def test_properties_may_be_what_the_client_takes(said):
+    """Numbers and booleans are properties as the client reads them."""
+    Publisher(NOWHERE | said, "commands").close()
+
+
+@pytest.mark.parametrize("said", [{"enable.idempotence": False}, {"acks": 1}, {"acks": 0}])
+def test_the_promise_is_held_whatever_the_type(said):
+    """A false or a number can't break what a text can't."""
+    with pytest.raises(BadSettings, match=next(iter(said))):
+        Publisher(NOWHERE | said, "commands")
+
+
+@pytest.mark.parametrize(
+    ("kind", "named", "command", "key"),
+    [
+        (TypeError, "id must be text or a UUID, not int", stock(0), {"id": 17}),
+        (TypeError, "id must be text or a UUID, not bytes", stock(0), {"id": b"17"}),
+        (ValueError, "id must be 1 to 128", stock(0), {"id": ""}),
+        (TypeError, "source must be text, not int", stock(0), {"source": 17}),
+        (
+            TypeError,
+            "command must be one of .*PurchaseGoods.*, not dict",
+            {"goods_id": "g", "quantity": 1},
+            {},
+        ),
+        (TypeError, "command .* not str", "RegisterUser", {}),
+        (TypeError, "command .* not NoneType", None, {}),
+        (TypeError, "command .* not ModelMetaclass", ReceiveStock, {}),
+        (ValueError, "command: ReceiveStock.quantity", stock(0).model_copy(update={"quantity": 0}), {}),
+        (ValueError, "command: ReceiveStock.quantity", ReceiveStock.model_construct(goods_id="g"), {}),  # type: ignore[call-arg]
+        (
+            ValueError,
+            "command: ReceiveStock.quantity",
+            ReceiveStock.model_construct(goods_id="g", quantity=True),
+            {},
+        ),
+    ],
+)
+def test_what_cannot_be_sent_is_named(kind, named, command, key):
+    """Nothing that would be a dead letter is sent, and no broker is asked about it."""
+    publisher = Publisher(NOWHERE, "commands", "shop")
+    with pytest.raises(kind, match=named):
+        publisher.send(command, **key)
+    assert publisher.tally == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong"), [(TypeError, "5"), (TypeError, True), (ValueError, -1), (ValueError, float("nan"))]
+)
+def test_a_time_that_is_none_is_named(kind, wrong):
+    """`flush` names its argument."""
+    with pytest.raises(kind, match="timeout_s"):
+        Publisher(NOWHERE, "commands").flush(wrong)
+
+
+def test_a_uuid_is_an_id(publisher_of, records_of, topic):
+    """A UUID, of whichever version, is sent as its text."""
+    name, id = topic(partitions=1), uuid4()
+    with publisher_of(name) as publisher:
+        assert publisher.send(stock(0), id=id).key.id == str(id)
+    [record] = records_of(name, 1)
+    assert dict(record.headers())["ce_id"] == str(id).encode()
 
 
 def test_the_settings_of_the_promise_may_be_repeated(publisher_of, topic):
@@ -479,6 +679,40 @@ def test_a_file_published_twice_keeps_its_ids(publisher_of, records_of, topic, t
     keys = Counter((record.key(), dict(record.headers())["ce_id"]) for record in records_of(name))
     assert len(keys) == 100
     assert set(keys.values()) == {2}
+
+
+def test_the_account_of_a_run_whose_file_was_edited_and_its_remedy(broker, tmp_path):
+    """On the command line: `--json` has the account, and who does what the remedy says sends each line once
+    under one id."""
+    orders = tmp_path / "orders.jsonl"
+    fields = {"type": "RegisterUser", "name": "n" * 150}
+    lines = [json.dumps(fields | {"user_id": f"u{number}"}) + "\n" for number in range(300)]
+    orders.write_text("".join(lines))
+    stockledger = Cli("", broker.bootstrap_servers, "commands", SOURCE="shop")
+    words = [sys.executable, "-m", "stockledger", "publish", orders, "--rate", "50", "--json"]
+    with subprocess.Popen(
+        words, env=stockledger.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
+        while not orders.with_name("orders.jsonl.ids").exists():
+            assert run.poll() is None
+        while not read_all(broker.bootstrap_servers, "commands", 4):
+            assert run.poll() is None
+        orders.write_text("".join(line.replace(': "u', ': "v') for line in lines))
+        out, said = run.communicate(timeout=60)
+    answer = json.loads(out)
+    sent = len(read_all(broker.bootstrap_servers, "commands", 4))
+    assert (run.returncode, answer["error"]["code"]) == (4, "SL-IN-001"), said
+    account = {"sent": sent, "acknowledged": sent, "failed": 0, "unknown": 0, "bad": 0}
+    assert answer.items() >= account.items()
+    assert "back as it was" in answer["error"]["remedy"]
+    edited = stockledger("publish", orders, exits=4)
+    assert (edited["error"]["code"], edited["sent"]) == ("SL-IN-002", 0)
+    orders.write_text("".join(lines))
+    again = stockledger("publish", orders)
+    assert (again["sent"], again["acknowledged"], again["ids_made"]) == (300, 300, 0)
+    records = read_all(broker.bootstrap_servers, "commands", 4)
+    assert len({(record.key(), dict(record.headers())["ce_id"]) for record in records}) == 300
+    assert len(records) == 300 + sent
 
 
 def test_without_a_broker_the_ids_are_kept(tmp_path):

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from confluent_kafka import KafkaException
 
-from consumer import source, topic
+from consumer import admin, source
+from consumer.clients import open_consumer
+from consumer.records import available
 from consumer.source import Source
 from ledger.errors import BadSettings, BrokerUnavailable, TopicUnfit
 from tests.support.publish import buys, shop
@@ -34,7 +36,7 @@ def sender(group, publisher):
 
 def loses(monkeypatch, lost):
     """Between the client and us, `lost(messages)` are gone, each message at most once; returns which."""
-    available, gone = source.available, set()
+    gone: set[tuple[int, int]] = set()
 
     def lossy(consumer, size_max, timeout_s):
         messages = available(consumer, size_max, timeout_s)
@@ -59,10 +61,10 @@ def test_records_that_the_client_lost_are_found_and_read_again(group, sender, mo
 
 
 def test_whole_batches_that_the_client_lost_are_found_and_read_again(group, sender, monkeypatch):
-    """Each first delivery of everything is lost, the last record of a lane, too."""
+    """Each first delivery of everything is lost, the last record of a lane, and the last applied one, too."""
     gone = loses(monkeypatch, lambda records: records)
     group.catch_up()
-    assert len(gone) == 180
+    assert len(gone) == 1 + 180
     monkeypatch.undo()
     group.prove(sender, tally={"applied": 183})
     assert group.ask("SELECT count(*) FROM ledger.gaps") == [(0,)]
@@ -70,7 +72,6 @@ def test_whole_batches_that_the_client_lost_are_found_and_read_again(group, send
 
 def test_an_exception_out_of_the_client_loses_nothing(group, sender, monkeypatch):
     """Raised while it hands over records (a callback, a signal handler): the end of the session, no more."""
-    available = source.available
 
     def storm(consumer, size_max, timeout_s):
         if available(consumer, size_max, timeout_s):
@@ -88,7 +89,8 @@ def test_an_exception_out_of_the_client_loses_nothing(group, sender, monkeypatch
 
 def test_an_assignment_that_fails_is_begun_anew(group, sender, monkeypatch):
     """The client refuses the offsets, or no broker says where the log ends: nothing is read without them."""
-    init, tries = Source.__init__, []
+    init = Source.__init__
+    tries: list[int] = []
 
     def fails_once(self, *args):
         init(self, *args)
@@ -122,8 +124,9 @@ def test_group_offsets_that_cannot_be_handed_over_delay_nothing(group, sender, m
             refused.append(1)
             raise KafkaException("no")
 
-    opens = source.open_consumer
-    monkeypatch.setattr(source, "open_consumer", lambda *args, **named: Refusing(opens(*args, **named)))
+    monkeypatch.setattr(
+        source, "open_consumer", lambda *args, **named: Refusing(open_consumer(*args, **named))
+    )
     monkeypatch.setattr(source, "HAND_OVER_INTERVAL_S", 0)
     group.catch_up(batch_size_max=10)
     assert len(refused) >= 18
@@ -153,8 +156,8 @@ def test_a_request_that_fails_leaves_no_client_behind(group):
         before = client_threads()
         for _ in range(5):
             with pytest.raises(TopicUnfit):
-                topic.inspect(group.kafka, f"{group.topic}-misspelt")
-            topic.inspect(group.kafka, group.topic)
+                admin.inspect(group.kafka, f"{group.topic}-misspelt")
+            admin.inspect(group.kafka, group.topic)
         wait_for("they are gone", lambda: client_threads() <= before, 10)
     finally:
         gc.enable()

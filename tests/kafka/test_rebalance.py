@@ -1,11 +1,12 @@
 """Workers that come, go, freeze and come back while records flow: each lane has one owner that counts."""
 
 import signal
+import time
 
 import pytest
 
 from tests.support.publish import buys, shop
-from tests.support.workers import wait_for
+from tests.support.workers import STOP_BUDGET_S, wait_for
 
 pytestmark = pytest.mark.real_kafka
 PROTOCOLS = {
@@ -51,6 +52,35 @@ def test_workers_join_and_leave_in_the_middle_of_batches(new_group, publisher, p
     group.prove(sender, tally={"applied": 1 + 2 * len(GOODS) + 350, "duplicate": 30})
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", ["cooperative", "KIP-848"])
+def test_all_workers_end_in_time_while_lanes_change_hands(new_group, publisher, protocol):
+    """SIGTERM for everybody at once, in the middle of a rebalance: all end within 5 s, well, and what they
+    leave is applied once by whoever comes next."""
+    group = new_group(partitions=4, **PROTOCOLS[protocol])
+    sender = publisher(group)
+    sender.send(*shop(goods=GOODS), partition=0)
+    sender.flush()
+    workers = [group.start("--batch", "10") for _ in range(2)]
+    wait_for("both own a lane", lambda: owners(group) == {worker.pid for worker in workers})
+    group.applies(sender)
+    revoked = lanes_given_up(workers)
+    sender.send(*purchases("a", 2000))
+    sender.flush()
+    workers.append(group.start("--batch", "10"))
+    wait_for("a lane changes hands", lambda: lanes_given_up(workers) > revoked)
+    for worker in workers:
+        worker.send(signal.SIGTERM)
+    deadline = time.monotonic() + STOP_BUDGET_S
+    assert [worker.ended(max(0.0, deadline - time.monotonic())) for worker in workers] == [0, 0, 0]
+    group.catch_up()
+    group.prove(sender, tally={"applied": 1 + 2 * len(GOODS) + 2000})
+
+
+def lanes_given_up(workers):
+    return sum(len(worker.said("revoked")) for worker in workers)
+
+
 def owners(group):
     return {pid for (pid,) in group.ask("SELECT owner_pid FROM ledger.lane")}
 
@@ -82,7 +112,7 @@ def test_a_frozen_worker_changes_nothing_when_it_comes_back(new_group, publisher
     group.applies(sender)
     for worker in (zombie, heir):
         worker.terminates()
-        assert worker.result()["outcomes"]["applied"] > 0
+        assert worker.result()["deliveries"]["applied"] > 0
     group.prove(sender)
 
 

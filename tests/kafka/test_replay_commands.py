@@ -51,10 +51,12 @@ def test_a_day_agrees_and_a_flipped_outcome_is_named(day):
     group, sender, stockledger = day
     start = time.monotonic()
     answer = check(stockledger)
-    print(f"{answer['records']} records in {time.monotonic() - start:.1f} s: {answer['outcomes']}")
+    print(f"{answer['records']} records in {time.monotonic() - start:.1f} s: {answer['deliveries']}")
     assert answer["agrees"]
     assert answer["records"] == len(sender.sent)
-    assert all(answer["outcomes"][word] for word in ("applied", "rejected", "duplicate", "conflict", "dead"))
+    assert all(
+        answer["deliveries"][word] for word in ("applied", "rejected", "duplicate", "conflict", "dead")
+    )
     [(source, id_, reason, position)] = group.ask(LAST_REJECTED)
     with psycopg.connect(group.dsn, autocommit=True) as owner:
         owner.execute("ALTER TABLE ledger.processed_message DISABLE TRIGGER no_update")

@@ -2,12 +2,22 @@
 
 import signal
 
+import confluent_kafka
 import pytest
 from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+)
 
 from consumer import gaps, watch
+from consumer.source import Source
 from consumer.worker import Worker
+from ledger.domain.delivery import Mark
 from ledger.errors import (
     Contended,
     ForeignGroup,
@@ -73,7 +83,7 @@ def test_a_topic_made_again_while_nobody_ran_is_refused(group, sender, publisher
     before = group.ask("TABLE ledger.journal")
     with pytest.raises(TopicReplaced, match="deleted and made again") as refused:
         group.catch_up()
-    assert "publish to a topic of another name" in refused.value.remedy
+    assert refused.value.remedy == f"stockledger migrate --topic {group.topic}-2 --partitions 2"
     assert group.ask("TABLE ledger.journal") == before
 
 
@@ -119,8 +129,12 @@ def test_a_topic_deleted_under_a_running_worker_halts_it(group, sender, services
         group.applies(sender)
         services.kafka.delete_topic(group.topic)
         fault = running.halts()
-    assert isinstance(fault, TopicUnfit)
-    assert "deleted" in fault.message
+    assert isinstance(fault, TopicReplaced)
+    with pytest.raises(TopicReplaced, match="was deleted, of which the ledger has 2 lanes") as refused:
+        group.catch_up()
+    assert (
+        refused.value.remedy == fault.remedy == f"stockledger migrate --topic {group.topic}-2 --partitions 2"
+    )
     services.kafka.create_topic(group.topic, 2)  # for the fixture to delete
 
 
@@ -132,7 +146,7 @@ def test_a_refusal_ends_the_command_with_code_and_remedy(group, sender, services
     assert run.ended() == 4
     error = run.result()["error"]
     assert (error["code"], error["retryable"]) == ("SL-GRP-004", False)
-    assert "publish to a topic of another name" in error["remedy"]
+    assert error["remedy"] == f"stockledger migrate --topic {group.topic}-2 --partitions 2"
 
 
 def test_commands_go_on_in_a_topic_of_another_name(new_group, group, sender, publisher):
@@ -177,7 +191,8 @@ def test_deleted_records_halt_until_somebody_accepts_the_loss(group, sender, adm
 
 def test_records_deleted_while_it_runs_halt_it(group, sender, admin, monkeypatch):
     """Those that were fetched already are applied; at the first that is missing it stops."""
-    apply_next, begun = Worker._apply_next, []
+    apply_next = Worker._apply_next
+    begun: list[bool] = []
 
     def after_the_deletion(self, source, processor):
         if source.lanes and any(map(len, source.lanes.values())) and not begun:
@@ -211,7 +226,80 @@ def test_a_log_that_was_cut_short_is_refused(group, sender):
     sender.flush()
     with pytest.raises(RecordsLost, match=r"ends at offset 14, but is applied up to 20") as refused:
         group.catch_up()
-    assert "publish to a topic of another name" in refused.value.remedy
+    assert refused.value.remedy.startswith(f"stockledger migrate --topic {group.topic}-2 ")
+
+
+OTHERS = ["last_leader_epoch = last_leader_epoch + 1", "last_timestamp_ms = 1", "last_digest = 'other'"]
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_another_record_at_the_last_applied_offset_is_refused(group, sender, other):
+    """A log that lost its end and grew again: whatever of the record differs, nothing after it is applied."""
+    group.catch_up()
+    group.do(f"UPDATE ledger.lane SET {other} WHERE partition = 0")
+    before = group.ask("TABLE ledger.journal")
+    with pytest.raises(
+        TopicReplaced, match=r"at offset 12 the ledger has applied .*log holds another"
+    ) as idle:
+        group.catch_up()
+    sender.send(buys("next"), partition=0)
+    sender.send(buys("elsewhere"), partition=1)
+    sender.flush()
+    with group.running() as running:
+        fault = running.halts()
+    assert isinstance(fault, TopicReplaced)
+    assert fault.remedy == idle.value.remedy == f"stockledger migrate --topic {group.topic}-2 --partitions 12"
+    assert [row for row in group.ask("TABLE ledger.journal") if row[3] == 0] == before
+
+
+def test_a_log_that_is_not_the_applied_one_halts_an_idle_worker(group, sender, often, monkeypatch):
+    """Nothing new has to arrive for it: the last applied record is read again with each look at the topic."""
+    made = []
+
+    def make(*given):
+        made.append(Source(*given))
+        return made[-1]
+
+    monkeypatch.setattr("consumer.worker.Source", make)
+    with group.running() as running:
+        group.applies(sender)
+        queue = made[0].lanes[0]
+        wait_for("it has applied it", lambda: queue.mark and queue.mark.offset == 12)
+        queue._mark, queue._applied = (
+            Mark(12, 0, 1, b"other"),
+            None,
+        )  # as if the log held another record there
+        assert isinstance(running.halts(), TopicReplaced)
+
+
+def test_a_record_that_retention_removed_is_not_compared(group, sender, admin):
+    """The log's start says so: what comes next is still there, and read on from."""
+    group.catch_up()
+    delete_records(admin, group.topic, 0, -1)
+    sender.send(buys("next"), partition=0)
+    sender.flush()
+    group.catch_up()
+    assert group.next_offsets()[0] == 14
+
+
+def test_a_last_record_behind_which_only_markers_follow_is_found(group, kafka, sender):
+    """A batch that ends in a gap: the offset before the next one holds no record, and that is no fault."""
+    transactional = confluent_kafka.Producer({**sender_properties(kafka), "transactional.id": group.topic})
+    transactional.init_transactions()
+    for _ in range(2):
+        transactional.begin_transaction()
+        transactional.produce(group.topic, b"no command", partition=0)
+        transactional.commit_transaction()
+        group.catch_up()
+    sender.send(buys("next"), partition=0)
+    sender.flush()
+    group.catch_up()
+    assert group.next_offsets()[0] == 18
+    assert group.ask("SELECT last_offset FROM ledger.lane WHERE partition = 0") == [(17,)]
+
+
+def sender_properties(kafka):
+    return {"bootstrap.servers": kafka["bootstrap.servers"], "log_level": 0}
 
 
 # Where to begin
@@ -338,10 +426,25 @@ def test_a_compacted_topic_is_refused(group, sender, admin):
     admin.delete_topics([name])[name].result(10)
 
 
+def test_a_topic_that_is_compacted_from_now_on_halts_the_worker(group, sender, admin, often):
+    """As at the start: the watch looks at its settings, too."""
+    with group.running() as running:
+        group.applies(sender)
+        resource = ConfigResource(ConfigResource.Type.TOPIC, group.topic)
+        change = ConfigEntry("cleanup.policy", "compact", incremental_operation=AlterConfigOpType.SET)
+        resource.add_incremental_config(change)
+        admin.incremental_alter_configs([resource])[resource].result(10)
+        fault = running.halts()
+    assert isinstance(fault, TopicUnfit)
+    assert "compacted" in fault.message
+    with pytest.raises(TopicUnfit, match="compacted"):
+        group.catch_up()
+
+
 def test_an_unknown_topic_is_refused_and_not_made(group, admin):
     """A misspelt name doesn't become an empty topic that is read happily."""
     name = f"{group.topic}-misspelt"
     with pytest.raises(TopicUnfit, match="doesn't exist") as refused:
         group.catch_up(topic=name)
-    assert "stockledger migrate --topic" in refused.value.remedy
+    assert refused.value.remedy == f"stockledger migrate --topic {name} --partitions 12"
     assert name not in admin.list_topics(timeout=5).topics

@@ -1,8 +1,12 @@
 """Transactional producers: what was aborted is never applied, and the holes it leaves are accounted for."""
 
+import signal
+
 import pytest
 
+from ledger.errors import OpenTransaction
 from tests.support.publish import buys, shop
+from tests.support.workers import wait_for
 
 pytestmark = pytest.mark.real_kafka
 
@@ -61,22 +65,72 @@ def test_the_end_is_reached_over_trailing_markers(group, sender):
     group.prove(sender, tally={"applied": 3})
 
 
-def test_an_open_transaction_holds_its_lane_and_is_read_once_it_commits(group, sender, publisher):
-    """Records behind it wait, so that the order is the log's; the run ends at what is committed."""
+@pytest.fixture
+def open_transaction(group, sender, publisher):
+    """A record in an open transaction in partition 0; acknowledged ones of another producer after it."""
     plain = publisher(group)
     sender.producer.begin_transaction()
     sender.send(buys("open"), partition=0)
     sender.flush()
-    plain.send(buys("behind"), partition=0)
+    plain.send(*(buys(f"after-{n}") for n in range(20)), partition=0)
     plain.send(buys("beside"), partition=1)
     plain.flush()
-    group.catch_up()
+    return plain
+
+
+def test_an_open_transaction_holds_its_lane_and_is_read_once_it_commits(group, sender, open_transaction):
+    """Records after it wait, so that the order is the log's; the other lanes go on, and it isn't the end."""
+    with group.running(until_caught_up=True) as running:
+        wait_for("the other lane", lambda: group.next_offsets() == {0: 4, 1: 1})
+        assert running.alive
+        sender.producer.commit_transaction()
+        running.ends()
+    group.prove(sender, open_transaction, tally={"applied": 25})
+    places = {record.line["id"]: place for place, record in (sender.sent | open_transaction.sent).items()}
+    assert places["open"] < places["after-0"]
+
+
+def test_a_run_with_a_goal_names_the_open_transaction(group, sender, open_transaction, monkeypatch):
+    """Acknowledged commands are left over: never "ok", and the remedy has the transaction's first offset."""
+    monkeypatch.setattr("consumer.worker.PATIENCE_S", 3)
+    monkeypatch.setattr("consumer.worker.SAY_AFTER_S", 1)
+    with pytest.raises(OpenTransaction, match=r"21 records of .* began at offset 4, open for") as caught:
+        group.catch_up()
+    assert f"abort --topic {group.topic} --partition 0 --start-offset 4" in caught.value.remedy
     assert group.next_offsets() == {0: 4, 1: 1}
-    sender.producer.commit_transaction()
+    sender.producer.abort_transaction()
     group.catch_up()
-    group.prove(sender, plain, tally={"applied": 6})
-    places = {record.line["id"]: place for place, record in (sender.sent | plain.sent).items()}
-    assert places["open"] < places["behind"]
+    assert group.next_offsets()[0] == 26
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM])
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_goal_that_was_not_reached_is_never_ok(group, sender, open_transaction, number, workers):
+    """A signal before the end of the topic: exit 130, `ok` false, and how much is left."""
+    run = group.start("--workers", workers, "--until-caught-up")
+    wait_for("the other lane", lambda: group.next_offsets() == {0: 4, 1: 1})
+    run.send(number)
+    assert run.ended() == 130
+    told = run.result()
+    assert (told["ok"], told["error"]["code"], told["caught_up"]) == (False, "SL-CLI-004", False)
+    assert told["lag"] == 21
+    sender.producer.abort_transaction()
+
+
+def test_everybody_who_asks_how_much_there_is_sees_what_waits(group, sender, open_transaction):
+    """`status` counts it as lag, `doctor` warns, `verify --topic` says that it couldn't be compared."""
+    with group.running():
+        wait_for("the other lane", lambda: group.next_offsets() == {0: 4, 1: 1})
+    found = group.cli("status")
+    assert found["lag"] == 21
+    [waits] = found["hidden"]
+    assert (waits["partition"], waits["first_offset"], waits["records"]) == (0, 4, 21)
+    assert waits["since"]
+    findings = {each["what"]: each for each in group.cli("doctor")["findings"]}
+    assert "21 records" in findings["transactions"]["found"]
+    [waits] = group.cli("verify", "--topic")["hidden"]
+    assert waits["records"] == 21
+    sender.producer.abort_transaction()
 
 
 def test_many_transactions_cost_few_seeks(group, sender):

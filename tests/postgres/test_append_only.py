@@ -4,7 +4,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from ledger.store import database
+from ledger.store.connection import database
 from tests.support.history import history
 
 TABLES = ("journal", "event", "processed_message", "cancellation", "dead_letter", "conflict", "gap")
@@ -73,6 +73,7 @@ def test_a_dead_letters_status_may_change(conn):
 def test_every_table_that_only_grows_is_guarded(conn):
     """A table of the ledger is append-only, or it is one of those that hold a current state."""
     rows = conn.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'ledger'")
-    current = {"head", "identity", "lane", "stock", "stock_1", "account", "migration", "projection"}
-    current |= {f"{name}_rows{part}" for name in ("purchases_by_user", "sales_by_day") for part in ("", "_1")}
+    current = {"head", "identity", "role", "lane", "stock", "stock_1", "account", "migration", "projection"}
+    followed = ("purchases_by_user", "sales_by_day", "user_events")
+    current |= {f"{name}_rows{part}" for name in followed for part in ("", "_1")}
     assert {name for (name,) in rows} == current | set(TABLES)

@@ -3,7 +3,7 @@
 The judge then holds every row against one command after the other, in journal order.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from itertools import product
 
@@ -43,7 +43,7 @@ class Race:
     before: list[Say]
     one: list[Say]
     other: list[Say]
-    outcomes: set[Pair]
+    outcomes: Set[Pair]
     ways: set[str]
     """`blocked` in Postgres, `moved` catalogue seen by a seal, `retried` by the loser."""
 
@@ -191,7 +191,9 @@ def test_two_lanes_at_every_pair_of_points_end_as_one_after_the_other(stepper, r
     points = POINTS if stepper.apart else [point for point in POINTS if point != FENCE]
     cases = list(product(points, points, (False, True)))
     tell_before(stepper, race, range(len(cases)))
-    sessions, seen, ways = (stepper.session(), stepper.session()), set(), set()
+    sessions = stepper.session(), stepper.session()
+    seen: set[Pair] = set()
+    ways: set[str] = set()
     for n, (halt_one, halt_other, other_first) in enumerate(cases):
         one = sessions[0].start(0, *(says(*say) for say in race(n).one), halt=[halt_one])
         one.reaches(halt_one)

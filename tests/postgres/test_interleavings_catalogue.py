@@ -45,14 +45,18 @@ def stored(stepper: Stepper, partition: int) -> int:
     entries = stepper.ask("SELECT count(*) FROM ledger.journal WHERE partition = %s", partition)[0][0]
     offset = stepper.ask("SELECT next_offset FROM ledger.lane WHERE partition = %s", partition)[0][0]
     assert bool(entries) == bool(offset)
-    return entries
+    return int(entries)
 
 
 def test_a_moved_catalogue_raises_so_that_the_commit_behind_it_is_not_executed(stepper):
-    """Seal raises SL001, the COMMIT sent with it does nothing, the head is free, and after a second look
+    """Seal raises LG001, the COMMIT sent with it does nothing, the head is free, and after a second look
     that finds nothing changed the same transaction is sealed with the new counter."""
     session, other, third = stepper.session(), stepper.session(), stepper.session(lock_timeout_ms=1000)
-    elsewhere = RegisterUser(user_id="nina"), CloseUser(user_id="otto"), ListGoods(goods_id="cup")
+    elsewhere: list[AnyCommand] = [
+        RegisterUser(user_id="nina"),
+        CloseUser(user_id="otto"),
+        ListGoods(goods_id="cup"),
+    ]
     for n, command in enumerate(elsewhere):
         run = session.start(n, says(f"p{n}", BUY), halt=["seal"])
         run.reaches("seal")
@@ -68,7 +72,7 @@ def test_a_moved_catalogue_raises_so_that_the_commit_behind_it_is_not_executed(s
         assert stored(stepper, n) == 1
 
 
-CHANGES = {
+CHANGES: dict[str, tuple[AnyCommand, AnyCommand, tuple[str | None, str | None]]] = {
     "a buyer registers": (
         PurchaseGoods(user_id="nina", goods_id="tea", quantity=1),
         RegisterUser(user_id="nina"),
@@ -187,10 +191,14 @@ def test_a_batch_that_read_nothing_unlocked_is_sealed_whatever_the_catalogue_doe
 
 
 def test_a_swapped_stock_generation_rolls_the_batch_back(stepper):
-    """SL002: what was decided on the old generation's rows isn't stored; the retry works on the new ones.
+    """LG002: what was decided on the old generation's rows isn't stored; the retry works on the new ones.
     So with and without something to compare, and in a later round."""
     session, other = stepper.session(), stepper.session()
-    cases = (BUY, False), (BUY, True), (ReceiveStock(goods_id="tea", quantity=1), False)
+    cases: list[tuple[AnyCommand, bool]] = [
+        (BUY, False),
+        (BUY, True),
+        (ReceiveStock(goods_id="tea", quantity=1), False),
+    ]
     for generation, (command, later) in enumerate(cases, 2):
         for statement in NEXT_GENERATION:
             stepper.watch.execute(statement.format(generation, generation - 1))
@@ -203,7 +211,7 @@ def test_a_swapped_stock_generation_rolls_the_batch_back(stepper):
         stepper.watch.execute(f"UPDATE ledger.head SET stock_generation = {generation}")
         failed = run.fails()
         assert isinstance(failed, Contended)
-        assert failed.sqlstate == "SL002"
+        assert failed.sqlstate == "LG002"
         assert session.apply(run.batch).outcomes == [Outcome.APPLIED]
         versions = stepper.ask("SELECT version FROM ledger.stock ORDER BY generation")
         assert versions[-2:] == [(generation,), (generation + 1,)]

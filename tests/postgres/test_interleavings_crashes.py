@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from ledger.domain.commands import (
     RegisterUser,
 )
 from ledger.domain.delivery import Lane, Record
-from ledger.store import database
+from ledger.store.connection import database
 from tests.support.batches import TOPIC, Lanes, read, says
 from tests.support.stepper import Stepper
 
@@ -88,21 +89,26 @@ class Server:
         self.process = subprocess.Popen(
             [sys.executable, "-c", SERVE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
         )
+        assert self.process.stdin
+        assert self.process.stdout
+        self._orders, self._codes = self.process.stdin, self.process.stdout
 
     def run(self, partition: int, size: int, failpoints: str = "") -> int:
         """The exit code of a worker."""
         order = {"dsn": self.dsn, "partition": partition, "size": size, "failpoints": failpoints}
-        self.process.stdin.write(json.dumps(order) + "\n")
-        self.process.stdin.flush()
-        return int(self.process.stdout.readline())
+        self._orders.write(json.dumps(order) + "\n")
+        self._orders.flush()
+        return int(self._codes.readline())
+
+    def close(self) -> None:
+        with self.process:
+            self._orders.close()
 
 
 @pytest.fixture
 def server(ledger_dsn) -> Iterator[Server]:
-    server = Server(ledger_dsn)
-    with server.process:
+    with closing(Server(ledger_dsn)) as server:
         yield server
-        server.process.stdin.close()
 
 
 def test_a_worker_killed_at_any_step_of_any_batch_leaves_what_its_successor_completes(server, ledger_dsn):

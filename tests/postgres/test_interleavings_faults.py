@@ -11,6 +11,7 @@ import pytest
 from ledger import failpoints
 from ledger.batch import Applied
 from ledger.domain.commands import (
+    AnyCommand,
     CancelPurchase,
     CloseUser,
     ListGoods,
@@ -20,8 +21,9 @@ from ledger.domain.commands import (
 )
 from ledger.domain.delivery import Lane, Record
 from ledger.domain.outcome import Outcome
-from ledger.errors import Contended, Defect, Unavailable
-from ledger.store import database, lane
+from ledger.errors import Contended, Contradiction, Defect, Unavailable
+from ledger.store.connection import database
+from ledger.store.tables import lane
 from tests.support.batches import TOPIC, Hole, says
 from tests.support.stepper import FENCE, Session, Stepper
 
@@ -79,11 +81,11 @@ def everything(n: int) -> list[Record | Hole]:
 
 
 def fill_shop(stepper: Stepper) -> None:
-    commands = (
+    commands: list[AnyCommand] = [
         RegisterUser(user_id="old"),
         ListGoods(goods_id="old"),
         ReceiveStock(goods_id="old", quantity=999),
-    )
+    ]
     stepper.session().do(9, *(says(f"old-{n}", command) for n, command in enumerate(commands)))
 
 
@@ -241,7 +243,7 @@ def test_a_swallowed_error_can_not_pass_for_a_commit(stepper):
     ids=["event", "cancellation"],
 )
 def test_a_row_that_nobody_could_have_raced_for_stops(tampered, intruder):
-    """A duplicate event or cancellation of locked goods can't be a race: to retry would hide a defect."""
+    """A duplicate event or cancellation of locked goods can't be a race: who met it halts."""
     fill_shop(tampered)
     session = tampered.session()
     buy = PurchaseGoods(user_id="old", goods_id="old", quantity=1)
@@ -251,4 +253,4 @@ def test_a_row_that_nobody_could_have_raced_for_stops(tampered, intruder):
     run = session.start(0, says("p", buy), says("c", cancel), halt=["append"])
     assert run.stands() == "blocked"
     tampered.watch.execute("COMMIT")
-    assert isinstance(run.fails(), Defect)
+    assert isinstance(run.fails(), Contradiction)

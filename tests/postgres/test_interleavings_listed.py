@@ -2,12 +2,13 @@
 
 import pytest
 
-from ledger.batch import apply_batch
+from ledger.batch import Applied, apply_batch
 from ledger.domain.commands import ListGoods, MessageKey, ReceiveStock
 from ledger.domain.delivery import Batch, Lane
 from ledger.domain.outcome import Outcome
 from ledger.errors import Contended
-from ledger.store import database, stock, together
+from ledger.store.connection import database, roundtrip
+from ledger.store.tables import stock
 from tests.support.batches import Lanes, deliver, says
 
 
@@ -19,18 +20,18 @@ def test_goods_listed_between_the_lock_and_the_read_are_not_taken_for_held(ledge
     ):
         mine, other = Lanes(ours), Lanes(theirs)
         claim = mine.claim(0)
-        exchange = together.exchange
-        listed = []
+        exchange = roundtrip.exchange
+        listed: list[Applied] = []
 
-        def list_first(conn, questions, *, begin=False):
-            if conn is not ours or questions[0].statement != stock.LOCK:
-                return exchange(conn, questions, begin=begin)
-            locked = exchange(conn, questions[:1])
+        def list_first(conn, statements, *, begin=False):
+            if conn is not ours or statements[0].sql != stock.LOCK:
+                return exchange(conn, statements, begin=begin)
+            locked = exchange(conn, statements[:1])
             if not listed:
                 listed.append(other.apply(1, says("list", ListGoods(goods_id="cup"))))
-            return [*locked, *exchange(conn, questions[1:])]
+            return [*locked, *exchange(conn, statements[1:])]
 
-        monkeypatch.setattr(together, "exchange", list_first)
+        monkeypatch.setattr(roundtrip, "exchange", list_first)
         command = ReceiveStock(goods_id="cup", quantity=5)
         batch = Batch(Lane(mine.topic, 0), 0, 1, [deliver(0, MessageKey("shop", "receive"), command)])
         with pytest.raises(Contended):

@@ -9,8 +9,9 @@ from ledger.domain.commands import ListGoods, ReceiveStock, RegisterUser
 from ledger.domain.delivery import Record
 from ledger.domain.outcome import Outcome
 from ledger.errors import Contended
-from ledger.store import journal, lane, together
-from ledger.store.database import Connection
+from ledger.store.connection import roundtrip
+from ledger.store.connection.database import Connection
+from ledger.store.tables import journal, lane
 from tests.support.batches import Hole, says
 from tests.support.stepper import Session, Stepper
 
@@ -38,9 +39,12 @@ def test_nobody_seals_while_another_is_between_its_seal_and_its_commit(stepper):
     slow, writers = stepper.session(), [stepper.session() for _ in range(3)]
     batch = slow.batch(9, Hole(1))
     slow.conn.execute("BEGIN")
-    entry = together.ask(slow.conn, lane.advance(batch, 1))
+    entry = roundtrip.execute(slow.conn, lane.advance_statement(batch, 1))
+    slow.conn.execute(
+        "INSERT INTO ledger.gap VALUES (%s, %s, %s, 0, 1, 'log_hole', '')", (entry, *batch.lane)
+    )
     counts = (0, 0, 0, 0, 0, 1)
-    slow.conn.execute(journal.SEAL, (entry, *batch.lane, 1, 0, 1, *counts, b"", None, False, 1))
+    slow.conn.execute(journal.SEAL, (entry, *batch.lane, 1, 0, 1, *counts, bytes(32), None, False, 1))
     runs = [writer.start(n, list_goods(n)) for n, writer in enumerate(writers)]
     assert [run.stands() for run in runs] == ["blocked"] * 3
     assert stepper.ask(SNAPSHOT) == [(0, None)]

@@ -17,8 +17,8 @@ from ledger.domain.commands import ListGoods, PurchaseGoods, ReceiveStock, Regis
 from ledger.domain.delivery import Lane, Record
 from ledger.domain.outcome import Outcome
 from ledger.errors import Contended, Fenced, Unavailable
-from ledger.store import lane
-from ledger.store.database import Connection
+from ledger.store.connection.database import Connection
+from ledger.store.tables import lane
 from tests.support.batches import TOPIC, says
 from tests.support.stepper import FENCE, PATIENCE_S, ApplyRun, Session, Stepper
 
@@ -105,7 +105,10 @@ def test_a_backend_that_is_not_surely_the_owners_is_left_alone(stepper, wrong):
     """Pid and start must both match: a pid alone may be somebody else's by now."""
     owner, bystander = stepper.session(), stepper.session()
     owner.lanes.claim(0)
+    # Nobody can write this (`name_owner`); it is what stands there once the system gave a pid out again.
+    stepper.watch.execute("ALTER TABLE ledger.lane DISABLE TRIGGER name_owner")
     stepper.watch.execute("UPDATE ledger.lane SET " + wrong.format(bystander.pid) + " WHERE partition = 0")
+    stepper.watch.execute("ALTER TABLE ledger.lane ENABLE TRIGGER name_owner")
     run = owner.start(0, buy(), halt=["seal"])
     run.reaches("seal")
     assert not lane.terminate_owner(stepper.session().conn, ZERO)
@@ -126,6 +129,8 @@ def test_an_owner_never_ends_itself_nor_one_that_is_gone(stepper):
 @pytest.mark.parametrize("budget", ["idle_in_transaction_timeout_ms", "transaction_timeout_ms"])
 def test_postgres_itself_ends_an_owner_that_froze(stepper, budget):
     """With nobody to terminate it, a frozen transaction ends by its own session's budget."""
+    if budget == "transaction_timeout_ms" and stepper.watch.info.server_version < 170_000:
+        pytest.skip("PostgreSQL has transaction_timeout from version 17 on")
     zombie = frozen(stepper, "seal", **{budget: 200})
     successor = stepper.session()
     assert successor.lanes.claim(0)[:2] == (0, 2)

@@ -21,7 +21,8 @@ from ledger.domain.commands import (
 )
 from ledger.domain.delivery import Batch, Record
 from ledger.errors import Contended, Unavailable
-from ledger.store import database, lane
+from ledger.store.connection import database
+from ledger.store.tables import lane
 from tests.support.batches import Hole, says
 from tests.support.stepper import PATIENCE_S, Listener, Session, Stepper
 
@@ -74,11 +75,11 @@ class Story:
     def _command(self, window: int) -> AnyCommand:
         rng = self.rng
         user, goods = (f"{window - rng.randrange(2)}{rng.choice('ab')}" for _ in range(2))
-        bought = [say for say in self.said[-RECENT:] if isinstance(say[1], PurchaseGoods)]
+        bought = [(id, said) for id, said in self.said[-RECENT:] if isinstance(said, PurchaseGoods)]
         if bought and rng.random() < 0.2:
             id, purchase = rng.choice(bought)
             return CancelPurchase(goods_id=rng.choice((purchase.goods_id, goods)), purchase_id=id)
-        kinds = {
+        kinds: dict[AnyCommand, int] = {
             RegisterUser(user_id=user): 4,
             CloseUser(user_id=user): 1,
             ListGoods(goods_id=goods): 4,

@@ -7,9 +7,10 @@ import pytest
 from examples.own_projection import BestCustomers
 from ledger.errors import ProjectionRefused
 from ledger.projections import registry
-from ledger.rebuild import Options, rebuild, roll_back
-from ledger.store import database
-from tests.support.projections import connector, follow, purchases, rows, shop
+from ledger.rebuilding.rebuild import RebuildOptions, rebuild, roll_back
+from ledger.store.connection import database
+from tests.support import roles
+from tests.support.projections import compared, connector, follow, purchases, rows, shop
 
 EXPECTED = """
     SELECT user_id, sum(CASE WHEN cancelled THEN 0 ELSE quantity END)::bigint, max(purchased_at)
@@ -38,21 +39,23 @@ def test_the_example_works(conn, ledger_dsn, seed):
         lanes.apply(1, *purchases(seed, f"p{n}", 10))
     follow(ledger_dsn, BestCustomers())
     assert rows(conn, ACTUAL) == rows(conn, EXPECTED) != []
-    done = rebuild(connector(ledger_dsn), BestCustomers(), Options(jobs=2))
-    assert done.comparison.differences == []
+    done = rebuild(connector(ledger_dsn), BestCustomers(), RebuildOptions(jobs=2))
+    assert compared(done).differences == []
     lanes.apply(1, *purchases(seed, "more", 10))
     follow(ledger_dsn, BestCustomers())
     assert rows(conn, ACTUAL) == rows(conn, EXPECTED)
     roll_back(connector(ledger_dsn), BestCustomers())
     assert rows(conn, ACTUAL) == rows(conn, EXPECTED)
-    conn.execute("SET ROLE stockledger_reader")
+    conn.execute(f'SET ROLE "{roles.reader(conn)}"')
     assert rows(conn, ACTUAL)
 
 
 def test_it_is_registered_by_entry_point(monkeypatch):
     """A class or an instance that a package names in its entry points is known by its name."""
     register(monkeypatch, "examples.own_projection:BestCustomers")
-    assert set(registry.registered()) == {"stock", "purchases_by_user", "sales_by_day", "best_customers"}
+    assert set(registry.installed().projections) == {
+        "stock", "purchases_by_user", "sales_by_day", "user_events", "best_customers",
+    }  # fmt: skip
     assert isinstance(registry.find("best_customers"), BestCustomers)
 
 
@@ -71,6 +74,8 @@ def test_what_cant_be_a_projection_is_refused(attribute, value, why, monkeypatch
     """A name that is taken or no identifier, no key, a wish to be inline: refused, naming who brought it."""
     register(monkeypatch, "examples.own_projection:BestCustomers")
     monkeypatch.setattr(BestCustomers, attribute, value)
-    with pytest.raises(ProjectionRefused, match="own_projection:BestCustomers") as caught:
-        registry.registered()
-    assert why in caught.value.message
+    projections, faults = registry.installed()
+    assert set(projections) == {"stock", "purchases_by_user", "sales_by_day", "user_events"}
+    assert isinstance(faults["entry0"], ProjectionRefused)
+    assert "own_projection:BestCustomers" in faults["entry0"].message
+    assert why in faults["entry0"].message

@@ -5,20 +5,22 @@ from itertools import chain, combinations
 
 import pytest
 
-import ledger.work
+import ledger.batch_state
 from consumer import processor
 from consumer.log import logger
 from consumer.processor import ATTEMPTS_MAX, PARKS_IN_A_ROW_MAX, Processor
+from ledger.batch import apply_batch
 from ledger.domain.commands import ListGoods, MessageKey, PurchaseGoods, ReceiveStock, RegisterUser
+from ledger.domain.decider import decide
 from ledger.domain.delivery import Batch
 from ledger.domain.events import GoodsPurchased
 from ledger.domain.outcome import Outcome
-from ledger.errors import Contended, Fenced, Stop, Unavailable
-from ledger.store.database import Budgets, connect
-from ledger.verify import verify
+from ledger.errors import Contended, Fenced, Park, Stop, Unavailable
+from ledger.store.connection.database import Budgets, connect
+from ledger.verify.run import verify
 from tests.support.batches import Hole, Lanes, says
 
-DECIDE = ledger.work.decide
+DECIDE = decide
 POISON = "poison"
 APPLIED, DEAD = Outcome.APPLIED, Outcome.DEAD
 SETUP = (
@@ -62,7 +64,7 @@ FAULTS = {"bug": raises, "sqlstate_23514": oversells}
 @pytest.fixture(params=FAULTS)
 def code(request, monkeypatch):
     """The dead letter's code of a record whose id has `poison` in it."""
-    monkeypatch.setattr(ledger.work, "decide", FAULTS[request.param])
+    monkeypatch.setattr(ledger.batch_state, "decide", FAULTS[request.param])
     return request.param
 
 
@@ -140,7 +142,7 @@ def test_gaps_around_poison_are_recorded_once(conn, lanes, code):
 
 def test_a_parked_record_is_kept_byte_for_byte_and_its_id_is_free(conn, lanes, monkeypatch):
     """It is never registered: sent again once the fault is mended, it is applied."""
-    monkeypatch.setattr(ledger.work, "decide", raises)
+    monkeypatch.setattr(ledger.batch_state, "decide", raises)
     record = buy(f"p-{POISON}")
     apply(Processor(conn, logger()), lanes, lanes.batch(0, record))
     [(key, value, detail)] = conn.execute("SELECT key, value, detail FROM ledger.dead_letters").fetchall()
@@ -171,23 +173,35 @@ def test_an_applied_command_between_parks_means_go_on(conn, lanes, code):
 
 
 def test_a_batch_waits_out_whoever_holds_its_goods(conn, lanes, ledger_dsn, monkeypatch):
-    """A lock timeout is a lost race: tried again until the other one is done, then applied once."""
+    """A lock timeout is no lost race: tried again until the other one is done, then applied once."""
     other = connect(ledger_dsn, purpose="test")
     other.execute("BEGIN")
     other.execute("SELECT FROM ledger.stock FOR UPDATE")
-    waits = []
+    tries = []
 
-    def backs_off(seconds):
-        waits.append(seconds)
-        if len(waits) == 2:
+    def applies(*arguments):
+        tries.append(1)
+        if len(tries) > ATTEMPTS_MAX + 2:
             other.execute("ROLLBACK")
+        return apply_batch(*arguments)
 
-    monkeypatch.setattr(processor.time, "sleep", backs_off)
+    monkeypatch.setattr(processor, "apply_batch", applies)
     made = Processor(conn, logger())
     apply(made, lanes, lanes.batch(0, buy("p")))
-    assert (len(waits), made.counts) == (2, {APPLIED: 1})
+    assert (len(tries), made.counts) == (ATTEMPTS_MAX + 3, {APPLIED: 1})
     require_sound(conn, lanes)
     other.close()
+
+
+def test_a_gap_that_cant_be_written_halts(conn, lanes, monkeypatch):
+    """There is no record to park: neither an endless search for one nor a bug."""
+
+    def refuses(*_):
+        raise Park("value too long", reason="sqlstate_22001")
+
+    monkeypatch.setattr(processor, "apply_batch", refuses)
+    with pytest.raises(Stop, match="can't move over a gap: value too long"):
+        apply(Processor(conn, logger()), lanes, lanes.batch(0, Hole(3)))
 
 
 def test_a_race_that_is_lost_for_ever_halts(conn, lanes, monkeypatch):
@@ -199,7 +213,7 @@ def test_a_race_that_is_lost_for_ever_halts(conn, lanes, monkeypatch):
         raise Contended("deadlock detected", sqlstate="40P01")
 
     monkeypatch.setattr(processor, "apply_batch", loses)
-    monkeypatch.setattr(processor.time, "sleep", lambda _: None)
+    monkeypatch.setattr("time.sleep", lambda _: None)
     with pytest.raises(Stop, match=f"lost {ATTEMPTS_MAX} races"):
         apply(Processor(conn, logger()), lanes, lanes.batch(0, buy("p")))
     assert len(tries) == ATTEMPTS_MAX
@@ -230,7 +244,7 @@ def test_an_owner_is_fenced_between_the_halves(conn, lanes, code, monkeypatch):
     """A newer owner that comes between two halves goes on where the first one ended: nothing twice."""
     batch: Batch = lanes.batch(0, *records("p", 4, {3}))
     made = Processor(conn, logger())
-    apply_batch, done = processor.apply_batch, []
+    done = []
 
     def then_loses(*args):
         result = apply_batch(*args)

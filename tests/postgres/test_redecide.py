@@ -6,8 +6,9 @@ from ledger.domain.commands import ListGoods
 from ledger.domain.delivery import Delivery
 from ledger.domain.outcome import Outcome
 from ledger.errors import NotProvable
-from ledger.redecide import redecide
-from ledger.store import database, recorded
+from ledger.history.decisions import redecide
+from ledger.store.connection import database
+from ledger.store.reads import outcomes
 from tests.support.batches import Hole, Lanes, says
 from tests.support.history import buys
 from tests.support.history import history as story
@@ -22,7 +23,7 @@ def conn(ledger_dsn):
 @pytest.mark.parametrize("page", [1, 10_000])
 def test_what_the_ledger_wrote_agrees(conn, monkeypatch, page):
     """All outcomes, gaps, dead letters, conflicts and cancellations across lanes are decided again alike."""
-    monkeypatch.setattr(recorded, "PAGE_DELIVERIES", page)
+    monkeypatch.setattr(outcomes, "RANGE_DELIVERIES", page)
     lanes = story(conn)
     done = redecide(conn, lanes.deliveries)
     assert (done.position, done.difference) == (7, None)
@@ -75,6 +76,14 @@ FORGERIES = {
         "UPDATE ledger.journal SET duplicate = duplicate - 1, conflict = conflict + 1 WHERE position = 3",
         "the entry at position 3 (purchase-commands[1])",
     ),
+    "a dead letter's value": (
+        """UPDATE ledger.dead_letter SET value = value || ' '::bytea WHERE value = 'no JSON'""",
+        "a sequential run gives dead, byte for byte, recorded is dead, with other bytes",
+    ),
+    "a dead letter's headers": (
+        """UPDATE ledger.dead_letter SET header_values[1] = 'x' WHERE "offset" = 7""",
+        "the record at position 4 (purchase-commands[0]@7): a sequential run gives dead, byte for byte",
+    ),
     "a dead letter deleted": ('DELETE FROM ledger.dead_letter WHERE "offset" = 7', "dead (tombstone)"),
 }
 
@@ -83,7 +92,7 @@ FORGERIES = {
 @pytest.mark.parametrize("name", FORGERIES)
 def test_what_was_changed_is_named(conn, monkeypatch, name, page):
     """The first outcome, event or count that isn't what a sequential run gives is named, with both."""
-    monkeypatch.setattr(recorded, "PAGE_DELIVERIES", page)
+    monkeypatch.setattr(outcomes, "RANGE_DELIVERIES", page)
     lanes = story(conn)
     forgery, sentence = FORGERIES[name]
     for table in ("processed_message", "event", "journal", "dead_letter", "cancellation"):
@@ -94,7 +103,7 @@ def test_what_was_changed_is_named(conn, monkeypatch, name, page):
 
 def test_a_cancellation_of_an_earlier_page(conn, monkeypatch):
     """A purchase that was made, or cancelled, pages ago is known as it was then; one of the future isn't."""
-    monkeypatch.setattr(recorded, "PAGE_DELIVERIES", 1)
+    monkeypatch.setattr(outcomes, "RANGE_DELIVERIES", 1)
     lanes = story(conn)
     conn.execute("ALTER TABLE ledger.cancellation DISABLE TRIGGER ALL")
     lanes.apply(2, buys("late", "anna", 1))

@@ -1,7 +1,6 @@
 """`replay`: the events of a range as CloudEvents, in order, none twice, in flat memory; then on, live."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,11 +11,13 @@ import pytest
 
 from ledger.domain.commands import ReceiveStock
 from ledger.errors import UnreadableEvent
-from ledger.replay import Range, cloud_event, replay
-from ledger.store import database, history
-from ledger.store.history import Wanted
+from ledger.history.events import Window, cloud_event, replay
+from ledger.store.connection import database
+from ledger.store.reads import history
+from ledger.store.reads.history import Wanted
 from stockledger import cli
 from tests.support.batches import says
+from tests.support.environment import inherited, unset
 from tests.support.history import AWKWARD, CAFE
 from tests.support.history import history as story
 
@@ -52,41 +53,39 @@ def lanes(conn):
 
 @pytest.fixture
 def environment(ledger_dsn):
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("STOCKLEDGER_", "PG"))}
+    kept = inherited()
     return kept | {"STOCKLEDGER_DSN": ledger_dsn}
 
 
 @pytest.fixture
 def stockledger(ledger_dsn, monkeypatch, capfdbinary):
     """`stockledger("replay")` -> (code, stdout, stderr), in this process."""
-    for name in list(os.environ):
-        if name.startswith(("STOCKLEDGER_", "PG")):
-            monkeypatch.delenv(name)
+    unset(monkeypatch)
     monkeypatch.setenv("STOCKLEDGER_DSN", ledger_dsn)
 
     def run(*arguments):
-        code = cli.run([str(argument) for argument in arguments])
+        code = cli.execute([str(argument) for argument in arguments])
         out, err = capfdbinary.readouterr()
         return code, out.decode(), err.decode()
 
     return run
 
 
-def places(conn, within=Range(), wanted=ALL):  # noqa: B008 (a value)
+def places(conn, within=Window(), wanted=ALL):  # noqa: B008 (a value)
     return [(e.position, e.ordinal) for piece in replay(conn, within, wanted) for e in piece.events]
 
 
 @pytest.mark.parametrize("page", [1, 2, 5_000])
 def test_every_event_in_order_once(conn, lanes, monkeypatch, page):
     """Whatever a page holds, the events come in (position, ordinal) order, none twice and none left out."""
-    monkeypatch.setattr(history, "PAGE_EVENTS", page)
+    monkeypatch.setattr(history, "RANGE_EVENTS", page)
     stored = conn.execute(EVENTS).fetchall()
     assert places(conn) == [row[:2] for row in stored]
     assert len(stored) == 14
     for first in range(9):
         for last in range(9):
             expected = [row[:2] for row in stored if first <= row[0] <= last]
-            assert places(conn, Range(first, last)) == expected
+            assert places(conn, Window(first, last)) == expected
 
 
 @pytest.mark.parametrize("page", [1, 5_000])
@@ -105,7 +104,7 @@ def test_every_event_in_order_once(conn, lanes, monkeypatch, page):
 )
 def test_filters(conn, lanes, monkeypatch, wanted, page):
     """Each filter lets through what it names, wherever the pages end."""
-    monkeypatch.setattr(history, "PAGE_EVENTS", page)
+    monkeypatch.setattr(history, "RANGE_EVENTS", page)
     rows = conn.execute(EVENTS).fetchall()
     expected = [
         row[:2]
@@ -115,29 +114,29 @@ def test_filters(conn, lanes, monkeypatch, wanted, page):
         and wanted.user in (None, row[5].get("user_id"))
     ]
     assert places(conn, wanted=wanted) == expected
-    assert places(conn, Range(3, 4), wanted) == [place for place in expected if 3 <= place[0] <= 4]
+    assert places(conn, Window(3, 4), wanted) == [place for place in expected if 3 <= place[0] <= 4]
 
 
 def test_times(conn, lanes):
     """`since` takes in what was recorded at that time, `until` leaves it out."""
     times = dict(conn.execute("SELECT position, recorded_at FROM ledger.journal").fetchall())
-    assert {p for p, _ in places(conn, Range(since=times[3]))} == {3, 4, 7}
-    assert {p for p, _ in places(conn, Range(until=times[3]))} == {1, 2}
-    assert places(conn, Range(since=times[7] + timedelta(seconds=1))) == []
-    assert places(conn, Range(until=times[1])) == []
+    assert {p for p, _ in places(conn, Window(since=times[3]))} == {3, 4, 7}
+    assert {p for p, _ in places(conn, Window(until=times[3]))} == {1, 2}
+    assert places(conn, Window(since=times[7] + timedelta(seconds=1))) == []
+    assert places(conn, Window(until=times[1])) == []
     with pytest.raises(ValueError, match="offset from UTC"):
-        places(conn, Range(since=times[3].replace(tzinfo=None)))
+        places(conn, Window(since=times[3].replace(tzinfo=None)))
 
 
 def test_going_on_from_any_piece(conn, lanes, monkeypatch):
     """Going on from a piece's next position misses nothing, and repeats nothing but a piece of one entry."""
-    monkeypatch.setattr(history, "PAGE_EVENTS", 2)
+    monkeypatch.setattr(history, "RANGE_EVENTS", 2)
     everything = places(conn)
     for wanted in (ALL, Wanted("goods-tea")):
         expected, taken = places(conn, wanted=wanted), []
-        for piece in replay(conn, Range(), wanted):
+        for piece in replay(conn, Window(), wanted):
             taken += [(e.position, e.ordinal) for e in piece.events]
-            rest = places(conn, Range(piece.next_position), wanted)
+            rest = places(conn, Window(piece.next_position), wanted)
             assert sorted({*taken, *rest}) == expected
             assert {place[0] for place in taken} & {place[0] for place in rest} <= {piece.next_position}
     assert len(everything) == 14
@@ -175,6 +174,7 @@ def test_into_a_file(stockledger, lanes, tmp_path):
     """A file gets the same lines, `--json` the summary; a file that is there already is left as it is."""
     file = tmp_path / "events.jsonl"
     code, out, _ = stockledger("replay", "--to", 3, "--into", file, "--json")
+    assert file.stat().st_mode & 0o777 == 0o600
     assert (code, json.loads(out)["events"], json.loads(out)["next_position"]) == (0, 11, 4)
     _, lines, _ = stockledger("replay", "--to", 3)
     assert file.read_text() == lines
@@ -212,7 +212,7 @@ def test_an_event_from_the_future_stops_it(stockledger, conn, lanes):
     with pytest.raises(
         UnreadableEvent, match=r"GoodsReserved at position 2, ordinal 3 \(goods-tea version 3\)"
     ) as caught:
-        [cloud_event(e, "") for piece in replay(conn, Range(), ALL) for e in piece.events]
+        [cloud_event(e, "") for piece in replay(conn, Window(), ALL) for e in piece.events]
     assert (caught.value.position, caught.value.type) == (2, "GoodsReserved")
     code, out, err = stockledger("replay")
     assert (code, "SL-EVT-001" in err) == (4, True)
@@ -227,19 +227,21 @@ def test_nothing_is_written(conn, ledger_dsn, lanes):
         assert history.levels(other, 7)
 
 
-def test_follow_shows_what_is_committed_later_and_ends_on_ctrl_c(environment, conn, lanes):
-    """--follow goes on with each new entry; Ctrl-C is 130, behind a whole line."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_follow_shows_what_is_committed_later_and_ends_on_ctrl_c(environment, conn, lanes, number):
+    """--follow goes on with each new entry; Ctrl-C is 130, after a whole line, and so is SIGTERM."""
     command = [sys.executable, "-m", "stockledger", "replay", "--from", "7", "--follow"]
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
+        assert process.stdout
         assert json.loads(process.stdout.readline())["position"] == 7
         process.stdout.readline()
-        for number in range(3):
-            lanes.apply(1, says(f"more-{number}", ReceiveStock(goods_id="tea", quantity=1)))
-            assert json.loads(process.stdout.readline())["causationid"] == f"more-{number}"
+        for turn in range(3):
+            lanes.apply(1, says(f"more-{turn}", ReceiveStock(goods_id="tea", quantity=1)))
+            assert json.loads(process.stdout.readline())["causationid"] == f"more-{turn}"
         time.sleep(0.3)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (130, b"")
     assert b"replay --from 11" in err
@@ -253,8 +255,10 @@ def test_a_reader_that_has_enough_is_no_error(environment, conn):
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
+        assert process.stdout
         assert json.loads(process.stdout.readline())["id"] == "1.0"
         process.stdout.close()
+        assert process.stderr
         assert process.stderr.read() == b""
 
 
@@ -262,7 +266,7 @@ def test_a_reader_that_has_enough_is_no_error(environment, conn):
 MEASURED = """
 import re, sys
 from stockledger import cli
-code = cli.run(sys.argv[1:])
+code = cli.execute(sys.argv[1:])
 print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1], file=sys.stderr)
 sys.exit(code)
 """

@@ -1,4 +1,4 @@
-"""Who may do what: workers write batches and nothing besides, readers read the views and nothing besides."""
+"""Who may do what: workers write batches and nothing besides, readers read, and nothing besides."""
 
 import os
 
@@ -9,13 +9,17 @@ from psycopg.conninfo import make_conninfo
 
 from ledger.api import Ledger
 from ledger.domain.delivery import Lane
-from ledger.errors import Stop, UnsafeSettings
-from ledger.store import database, lane
-from ledger.store.dead_letter import Status
-from ledger.verify import verify
+from ledger.errors import UnsafeSettings
+from ledger.store.connection import database
+from ledger.store.reads import history as past
+from ledger.store.schema import rights
+from ledger.store.tables import lane
+from ledger.store.tables.dead_letter import LetterStatus
+from ledger.verify.run import BUDGETS, verify
 from tests.postgres.test_append_only import TABLES
+from tests.support import roles
 from tests.support.batches import TOPIC
-from tests.support.history import buys, history
+from tests.support.history import buys, history, on_hand
 
 VIEWS = (
     "events",
@@ -32,12 +36,13 @@ PASSWORD = "only for this test"
 
 @pytest.fixture
 def login(services, ledger_dsn):
-    """`login(role) -> dsn` of a new user that is a member of the role; it is dropped after the test."""
+    """`login("writer") -> dsn` of a new user that is a member of that role; it is dropped after the test."""
     made = []
 
-    def create(role: str) -> str:
-        name = f"test_{os.getpid()}_{role}"
-        with psycopg.connect(ledger_dsn, autocommit=True) as owner:
+    def create(kind: str) -> str:
+        name = f"test_{os.getpid()}_{kind}"
+        with database.connect(ledger_dsn, purpose="test") as owner:
+            role = {"writer": roles.writer(owner), "reader": roles.reader(owner)}.get(kind, kind)
             owner.execute(
                 sql.SQL("CREATE ROLE {} LOGIN PASSWORD {} IN ROLE {}").format(
                     sql.Identifier(name), sql.Literal(PASSWORD), sql.Identifier(role)
@@ -73,8 +78,8 @@ def tables(dsn: str) -> list[str]:
 
 
 def test_a_writer_can_do_all_that_a_worker_does(login, ledger_dsn):
-    """A stockledger_writer begins and claims lanes, takes them over, applies batches, and verifies."""
-    dsn = login("stockledger_writer")
+    """A writer begins and claims lanes, takes them over, applies batches, and verifies."""
+    dsn = login("writer")
     with database.connect(dsn, purpose="test") as conn, database.connect(dsn, purpose="test") as heir:
         lanes = history(conn)
         assert lane.terminate_owner(heir, Lane(TOPIC, 1))
@@ -83,12 +88,32 @@ def test_a_writer_can_do_all_that_a_worker_does(login, ledger_dsn):
         assert [found for found in verify(heir, deliveries=lanes.deliveries) if not found.ok] == []
     with Ledger(dsn) as ledger:
         assert ledger.status().position == 7
-        assert ledger.mark(ledger.dead_letters()[0], Status.DISCARDED)
+        assert ledger.mark(ledger.dead_letters()[0], LetterStatus.DISCARDED)
+
+
+def test_a_member_that_does_not_inherit_is_told_so(login, ledger_dsn):
+    """Who is a member of the writer's role, but doesn't use its rights, isn't told to become a member."""
+    dsn = login("writer")
+    name = psycopg.conninfo.conninfo_to_dict(dsn)["user"]
+    with database.connect(ledger_dsn, purpose="test") as owner:
+        writer = rights.roles(owner)[0].quoted
+        assert rights.way_to_write(owner) == ""
+        with database.connect(dsn, purpose="test") as conn:
+            assert rights.way_to_write(conn) == ""
+        owner.execute(f"REVOKE {writer} FROM {name}")
+        with database.connect(dsn, purpose="test") as conn:
+            assert rights.way_to_write(conn) == f'GRANT {writer} TO "{name}"'
+        owner.execute(f"ALTER ROLE {name} NOINHERIT; GRANT {writer} TO {name}")
+        with database.connect(dsn, purpose="test") as conn:
+            owner.execute(way := rights.way_to_write(conn))
+            assert way != f'GRANT {writer} TO "{name}"'
+        with database.connect(dsn, purpose="test") as conn:
+            assert rights.way_to_write(conn) == ""
 
 
 def test_a_writer_can_change_nothing_that_was_written(login, ledger_dsn):
     """A worker's user, taken over, can't change history, forge the journal, or switch the guards off."""
-    dsn = login("stockledger_writer")
+    dsn = login("writer")
     with database.connect(dsn, purpose="test") as conn:
         history(conn)
     statements = [
@@ -97,6 +122,16 @@ def test_a_writer_can_change_nothing_that_was_written(login, ledger_dsn):
         "UPDATE ledger.head SET position = 0",
         "UPDATE ledger.dead_letter SET code = 'x'",
         "UPDATE ledger.identity SET consumer_group = 'x'",
+        "UPDATE ledger.lane SET start_offset = 5",
+        "UPDATE ledger.lane SET topic_id = 'x'",
+        "UPDATE ledger.lane SET topic = 'x'",
+        "UPDATE ledger.lane SET backend_pid = 1",
+        "INSERT INTO ledger.lane (topic, partition, topic_id, start_offset, epoch)"
+        " VALUES ('t', 9, 'x', 0, 1)",
+        "UPDATE ledger.stock SET goods_id = 'x'",
+        "UPDATE ledger.account SET user_id = 'x'",
+        "UPDATE ledger.role SET writer = 'x'",
+        "UPDATE ledger.projection SET status = 'live'",
         "SELECT setval('ledger.entry_number', 1)",
         "SELECT brin_summarize_new_values('ledger.event_entry')",
         "CREATE TABLE ledger.mine ()",
@@ -120,24 +155,27 @@ def test_a_writer_can_change_nothing_that_was_written(login, ledger_dsn):
     assert allowed(dsn, statements) == []
 
 
-def test_a_reader_can_read_the_views(login, ledger_dsn):
-    """A member of stockledger_reader reads every view, and through `Ledger` all that they tell."""
-    dsn = login("stockledger_reader")
+def test_a_reader_can_read_everything(login, ledger_dsn):
+    """A reader reads every view and table; through `Ledger`, `verify` and `replay` all that they tell."""
+    dsn = login("reader")
     with database.connect(ledger_dsn, purpose="test") as conn:
-        history(conn)
-    statements = [f"SELECT * FROM ledger.{view}" for view in VIEWS]
+        lanes = history(conn)
+    statements = [f"SELECT * FROM ledger.{view}" for view in (*VIEWS, *tables(ledger_dsn))]
     assert allowed(dsn, statements) == statements
     with Ledger(dsn) as ledger:
         assert ledger.outcome("p4")[0].version == 6
-        assert ledger.stock("tea").on_hand == 86
+        assert on_hand(ledger, "tea") == on_hand(ledger, "tea", 7) == 86
         assert len(ledger.gaps()) == len(ledger.dead_letters()) == 3
-        with pytest.raises(Stop, match="table head"):
-            ledger.status()
+        assert ledger.status().position == 7
+        assert ledger.why("tea", 10)[0].sum == 86
+    with database.connect(dsn, purpose="test", budgets=BUDGETS) as conn:
+        assert [found for found in verify(conn, deliveries=lanes.deliveries) if not found.ok] == []
+        assert sum(len(piece.events) for piece in past.events(conn, 1, 7, past.Wanted())) == 14
 
 
 def test_a_reader_can_do_nothing_else(login, ledger_dsn):
-    """A reader reads no table, calls no function that writes, and changes nothing through a view."""
-    dsn = login("stockledger_reader")
+    """A reader calls no function that writes, and changes nothing, be it through a view."""
+    dsn = login("reader")
     statements = [
         "SELECT ledger.lock_head()",
         "SELECT nextval('ledger.entry_number')",
@@ -146,7 +184,12 @@ def test_a_reader_can_do_nothing_else(login, ledger_dsn):
         "DELETE FROM ledger.journal_entries",
     ]
     for name in tables(ledger_dsn):
-        statements += [f"SELECT FROM ledger.{name}", f"DELETE FROM ledger.{name}"]
+        statements += [
+            f"SELECT FROM ledger.{name} FOR SHARE",
+            f"INSERT INTO ledger.{name} DEFAULT VALUES",
+            f"DELETE FROM ledger.{name}",
+            f"TRUNCATE ledger.{name}",
+        ]
     assert allowed(dsn, statements) == []
 
 
@@ -158,7 +201,7 @@ def test_a_stranger_can_do_nothing(login):
 
 def test_no_commit_is_sealed_that_a_crash_could_undo(login):
     """A session that turned synchronous_commit off, as any user may, can't seal a batch."""
-    with database.connect(login("stockledger_writer"), purpose="test") as conn:
+    with database.connect(login("writer"), purpose="test") as conn:
         lanes = history(conn)
         conn.execute("SET synchronous_commit = off")
         with pytest.raises(UnsafeSettings):

@@ -1,4 +1,4 @@
-"""What each SQLSTATE means (design 5), one real error of the server for each: retry, park or stop."""
+"""What each SQLSTATE means, one real error of the server for each: retry, park or stop."""
 
 import psycopg
 import pytest
@@ -8,27 +8,30 @@ from ledger.errors import (
     Defect,
     LedgerError,
     Park,
+    ReadOnly,
     SchemaMismatch,
     Stop,
     Unavailable,
     UnsafeSettings,
 )
-from ledger.store import database, stock
+from ledger.store.connection import copy, database
+from ledger.store.tables import cancellation, stock
 
 FAIL = """
 CREATE FUNCTION public.fail(code text, name text) RETURNS void LANGUAGE plpgsql
 AS $$ BEGIN RAISE EXCEPTION 'as ordered' USING ERRCODE = code, CONSTRAINT = name; END $$
 """
 MEANINGS: dict[type[LedgerError], str] = {
-    Contended: "23505 40001 40P01 55P03 57014 SL001 SL002",
+    Contended: "23505 40001 40P01 55P03 57014 LG001 LG002",
     Unavailable: "08000 08001 08003 08004 08006 08P01 53000 53100 53200 53300 57P01 57P02 57P03 57P04 58030 "
-    "25006 25P03 25P04",
-    Park: "22000 22001 22003 22021 22P02 22P05 54000 54001 54011",
-    UnsafeSettings: "SL003",
+    "25P03 25P04",
+    ReadOnly: "25006",
+    UnsafeSettings: "LG003",
     SchemaMismatch: "3F000 42P01 42703 42883",
     Stop: "42501",
-    Defect: "0A000 21000 23502 23503 23514 23P01 25001 25P02 26000 28000 2D000 34000 38000 40002 40003 42601 "
-    "42804 55000 55006 P0001 P0002 SL004 SL010 XX000 XX001 XX002",
+    Defect: "0A000 21000 22000 22001 22003 22021 22P02 22P05 23502 23503 23514 23P01 25001 25P02 26000 28000 "
+    "2D000 34000 38000 40002 40003 42601 42804 54000 54001 54011 55000 55006 P0001 P0002 LG004 "
+    "SL010 XX000 XX001 XX002",
 }
 
 
@@ -49,8 +52,6 @@ def test_the_code_alone_says_what_a_database_error_means(conn):
             assert isinstance(raised.value.__cause__, psycopg.Error)
             if isinstance(raised.value, Contended):
                 assert (raised.value.sqlstate, raised.value.constraint) == (code, "event_pkey")
-            if isinstance(raised.value, Park):
-                assert raised.value.reason == f"sqlstate_{code}"
             if isinstance(raised.value, Stop):
                 assert raised.value.remedy
 
@@ -61,14 +62,23 @@ def test_a_named_check_parks_the_record_and_every_other_check_stops(conn):
         with pytest.raises(meaning), database.faults():
             conn.execute("SELECT public.fail('23514', %s)", (name,))
     for on_hand in (-1, 2**53 + 1):
-        with pytest.raises(Park), database.faults():
+        with pytest.raises(Park) as parked, database.faults():
             conn.execute("INSERT INTO ledger.stock VALUES (1, 'tea', %s, 1)", (on_hand,))
+        assert parked.value.reason == "sqlstate_23514"
+
+
+def test_what_no_record_can_cause_stops_and_names_the_table(conn):
+    """A table that isn't as it was made: every record after it would be parked, too."""
+    conn.execute("ALTER TABLE ledger.cancellation ALTER entry TYPE smallint")
+    with pytest.raises(Defect, match=r"22003 \(cancellation\)") as raised:
+        copy.send(conn, cancellation.COPY, ["70000\tshop\tcanary\n"])
+    assert "canary" not in raised.value.message
 
 
 def test_a_stock_row_that_is_not_there_to_be_written_stops(conn):
     """It was locked, so nobody can have removed it: nothing of the batch may be committed."""
     with pytest.raises(Defect, match="1 stock rows were locked, but 0 could be written"), database.faults():
-        conn.execute(stock.UPDATE, (1, "tea", "1", "5"))
+        conn.execute(stock.WRITE, (1, 1, 0, "tea", "1", "5"))
 
 
 def test_a_database_error_never_quotes_a_row(conn):
@@ -76,6 +86,7 @@ def test_a_database_error_never_quotes_a_row(conn):
     insert = "INSERT INTO ledger.stock VALUES (1, 'canary', -1, 1)"
     with pytest.raises(LedgerError) as raised, database.faults():
         conn.execute(insert)
+    assert isinstance(raised.value.__cause__, psycopg.Error)
     assert "canary" in str(raised.value.__cause__.diag.message_detail)
     assert "canary" not in raised.value.message
 

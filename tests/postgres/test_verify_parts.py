@@ -9,16 +9,18 @@ import pytest
 
 from ledger.domain.commands import ListGoods, ReceiveStock, RegisterUser
 from ledger.errors import Unavailable
-from ledger.store import check, database
-from ledger.verify import BUDGETS, verify
-from ledger.verify.crew import in_order
-from ledger.verify.scope import Sample, scope
+from ledger.store.connection import database
+from ledger.store.rules import audit
+from ledger.store.schema import dump
+from ledger.verify.pool import in_order
+from ledger.verify.run import BUDGETS, verify
+from ledger.verify.scope import Sample, scope_of
 from tests.postgres.test_plans import grow
 from tests.postgres.test_verify import LOOSEN, differences
 from tests.support.batches import Lanes, says
 from tests.support.history import buys, history
 
-EVERYTHING_ONLY = {"projections", "purchases", "sales"}
+EVERYTHING_ONLY = {"projections", "followed", "purchases", "sales"}
 """Checks that take the whole ledger."""
 
 
@@ -41,17 +43,18 @@ def helpers(ledger_dsn):
 @pytest.fixture
 def small_pages(monkeypatch):
     """Every entry is a page of its own."""
-    monkeypatch.setattr(check, "PAGE_ROWS", 1)
+    monkeypatch.setattr(audit, "RANGE_DELIVERIES", 1)
 
 
 # Since
 
 
-def test_since_counts_what_lies_behind_it(conn):
-    """Only the entries behind the position are looked at, and the streams that they touched."""
+def test_since_counts_what_lies_after_it(conn):
+    """Only the entries after the position are looked at, and the streams that they touched."""
     lanes = history(conn)
-    found = list(verify(conn, scope=scope(conn, since=5), deliveries=lanes.deliveries))
+    found = list(verify(conn, scope=scope_of(conn, since=5), deliveries=lanes.deliveries))
     assert {f.name: f.figure for f in found if f.ok} == {
+        "schema": f"{len(dump.expected())} parts",
         "journal": "2 positions",
         "lanes": "2 entries",
         "entries": "2 entries",
@@ -67,46 +70,47 @@ def test_since_counts_what_lies_behind_it(conn):
         "accounts": "0 users",
         "cancellations": "1 purchases",
         "conflicts": "0 conflicts",
+        "fingerprints": "2 events",
         "chain": "6 rows",
         "topic": "2 records, 0 no longer in Kafka",
     }
 
 
 @pytest.mark.parametrize("since", range(8))
-def test_what_the_ledger_wrote_is_green_behind_every_position(conn, small_pages, since):
+def test_what_the_ledger_wrote_is_green_after_every_position(conn, small_pages, since):
     """Wherever a run begins, also at the head, what the ledger wrote keeps every rule."""
     lanes = history(conn)
-    assert differences(conn, scope=scope(conn, since=since), deliveries=lanes.deliveries) == {}
+    assert differences(conn, scope=scope_of(conn, since=since), deliveries=lanes.deliveries) == {}
 
 
 @pytest.mark.parametrize("since", [-1, 8])
 def test_a_position_that_is_not_there_is_refused(conn, since):
-    """A run can't begin before the first entry or behind the last one."""
+    """A run can't begin before the first entry or after the last one."""
     history(conn)
     with pytest.raises(ValueError, match=f"no position {since}: the journal ends at 7"):
-        scope(conn, since=since)
+        scope_of(conn, since=since)
 
 
-# What was changed, and the checks of a run behind position 5 that find it; a full run finds them all.
+# What was changed, and the checks of a run after position 5 that find it; a full run finds them all.
 SINCE = {
-    "an event behind it": (
+    "an event after it": (
         "UPDATE ledger.event SET delta = delta + 1 WHERE id = 'p5'",
         {"events", "stock", "chain"},
     ),
-    "a register row behind it": (
+    "a register row after it": (
         "UPDATE ledger.processed_message SET version = 8 WHERE id = 'p5'",
         {"outcomes", "chain"},
     ),
-    "a cancellation behind it": (
+    "a cancellation after it": (
         "DELETE FROM ledger.cancellation WHERE id = 'p4'",
         {"cancellations", "chain"},
     ),
-    "a gap behind it": ("DELETE FROM ledger.gap WHERE cause = 'before_start'", {"entries", "chain"}),
-    "the stock of goods touched behind it": (
+    "a gap after it": ("DELETE FROM ledger.gap WHERE cause = 'before_start'", {"entries", "chain"}),
+    "the stock of goods touched after it": (
         "UPDATE ledger.stock SET on_hand = on_hand + 1 WHERE goods_id = 'tea'",
         {"stock"},
     ),
-    "an event before it of a stream touched behind it": (
+    "an event before it of a stream touched after it": (
         "UPDATE ledger.event SET delta = delta + 1 WHERE id = 'r1'",
         {"stock"},
     ),
@@ -126,6 +130,10 @@ SINCE = {
         """INSERT INTO ledger.cancellation VALUES (77, 'shop', 'p6')""",
         {"orphans"},
     ),
+    "a row of no entry, with a number before it": (
+        """INSERT INTO ledger.cancellation VALUES (-3, 'shop', 'p6')""",
+        set(),
+    ),
     "the stock of other goods": ("UPDATE ledger.stock SET on_hand = 4 WHERE goods_id <> 'tea'", set()),
     "an event of another stream before it": (
         "UPDATE ledger.event SET payload = '{}'::json WHERE id = 'u2'",
@@ -134,15 +142,15 @@ SINCE = {
 }
 
 
-def test_since_finds_what_was_changed_behind_it(conn, monkeypatch, subtests):
-    """A run behind a position names what was changed there and what that touched; the full run names all."""
+def test_since_finds_what_was_changed_after_it(conn, monkeypatch, subtests):
+    """A run after a position names what was changed there and what that touched; the full run names all."""
     history(conn)
-    monkeypatch.setattr(check, "settle", lambda *_, **__: None)  # it doesn't run in a transaction
+    monkeypatch.setattr(audit, "settle", lambda *_, **__: None)  # it doesn't run in a transaction
     for name, (statement, red) in SINCE.items():
         with subtests.test(name), conn.transaction(force_rollback=True):
             conn.execute(LOOSEN)
             assert conn.execute(statement).rowcount > 0
-            assert differences(conn, scope=scope(conn, since=5)).keys() == red
+            assert differences(conn, scope=scope_of(conn, since=5)).keys() == red
             assert differences(conn)
 
 
@@ -160,9 +168,9 @@ BLOCKS_MAX = 1_500
 
 @pytest.mark.parametrize("size", [1_000, 30_000, 150_000])
 def test_since_reads_what_is_new_and_not_the_ledger(conn, ledger_dsn, size):
-    """However much lies before the position, a run behind it reads no more blocks than the bound.
+    """However much lies before the position, a run after it reads no more blocks than the bound.
 
-    (The streams that it touches are read from their beginning; these begin behind it.)
+    (The streams that it touches are read from their beginning; these begin after it.)
     """
     grow(conn, 0, size)
     conn.execute(ADOPT)
@@ -174,7 +182,7 @@ def test_since_reads_what_is_new_and_not_the_ledger(conn, ledger_dsn, size):
     lanes.apply(1, says("r1", ReceiveStock(goods_id="tea", quantity=100)), buys("p1", "anna", 3))
     since = size // 100
     before = blocks(conn, ledger_dsn)
-    found = list(verify(conn, scope=scope(conn, since=since)))
+    found = list(verify(conn, scope=scope_of(conn, since=since)))
     cost = blocks(conn, ledger_dsn) - before
     assert [f for f in found if not f.ok] == []
     assert next(f.figure for f in found if f.name == "journal") == "2 positions"
@@ -187,8 +195,8 @@ def blocks(conn, ledger_dsn: str) -> int:
     conn.execute("SELECT pg_stat_force_next_flush()")
     conn.execute("SELECT")
     with psycopg.connect(ledger_dsn) as other:
-        (number,) = other.execute(BLOCKS).fetchone()
-    return number
+        [(number,)] = other.execute(BLOCKS).fetchall()
+    return int(number)
 
 
 # Sample
@@ -205,7 +213,7 @@ def test_a_sample_is_the_same_for_the_same_seed(conn, small_pages):
 
 
 def chosen(conn, sample: Sample, since: int = 0) -> list[int]:
-    return [page.first for page in scope(conn, since=since, sample=sample).pages]
+    return [part.first for part in scope_of(conn, since=since, sample=sample).ranges]
 
 
 @pytest.mark.parametrize(("percent", "pages"), [(1e-9, 1), (100, 7)])
@@ -218,25 +226,25 @@ def test_a_sample_has_a_page_at_least(conn, small_pages, percent, pages):
 def test_a_sample_finds_what_was_changed_in_it(conn, small_pages, monkeypatch):
     """A changed row is found exactly by the samples that hold its page, and by all of them again."""
     history(conn)
-    monkeypatch.setattr(check, "settle", lambda *_, **__: None)  # it doesn't run in a transaction
+    monkeypatch.setattr(audit, "settle", lambda *_, **__: None)  # it doesn't run in a transaction
     with conn.transaction(force_rollback=True):
         conn.execute(LOOSEN)
         conn.execute("UPDATE ledger.processed_message SET reason = 'goods_not_found' WHERE id = 'p3'")
         samples = [Sample(30, seed) for seed in range(20)]
         holds = [3 in chosen(conn, sample) for sample in samples]
-        red = [differences(conn, scope=scope(conn, sample=sample)).keys() for sample in samples]
+        red = [differences(conn, scope=scope_of(conn, sample=sample)).keys() for sample in samples]
     assert red == [{"chain"} if each else set() for each in holds]
     assert any(holds)
     assert not all(holds)
 
 
 def test_a_sample_of_what_is_new(conn, small_pages):
-    """A sample is taken of what lies behind the position, where one is given."""
+    """A sample is taken of what lies after the position, where one is given."""
     history(conn)
     taken = [chosen(conn, Sample(50, seed), since=4) for seed in range(20)]
     assert {first for pages in taken for first in pages} == {5, 6, 7}
     sample = Sample(50, 1)
-    names = [found.name for found in verify(conn, scope=scope(conn, since=4, sample=sample))]
+    names = [found.name for found in verify(conn, scope=scope_of(conn, since=4, sample=sample))]
     assert not EVERYTHING_ONLY & set(names)
 
 
@@ -245,7 +253,9 @@ def test_a_sample_folds_so_many_of_the_streams(conn):
     lanes = Lanes(conn)
     lanes.apply(0, *(says(f"u{n}", RegisterUser(user_id=f"u{n}")) for n in range(200)))
     (versions,) = (
-        found for found in verify(conn, scope=scope(conn, sample=Sample(10, 1))) if found.name == "versions"
+        found
+        for found in verify(conn, scope=scope_of(conn, sample=Sample(10, 1)))
+        if found.name == "versions"
     )
     assert 5 <= int(versions.figure.split()[0]) <= 50
 
@@ -273,7 +283,7 @@ def test_a_check_that_fails_hides_no_other(conn, helpers, small_pages):
     ):
         conn.execute(statement)
     alone = differences(conn, deliveries=lanes.deliveries)
-    assert alone.keys() == {"stock", "accounts", "events", "chain", "topic"}
+    assert alone.keys() == {"stock", "accounts", "events", "fingerprints", "chain", "topic"}
     assert alone["chain"] == "position 1: its rows are not those that were sealed"
     assert differences(conn, helpers=helpers, deliveries=lanes.deliveries) == alone
 
@@ -312,10 +322,12 @@ ASLEEP = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(6
 def consume(results, held) -> None:
     """Wait until all sleep, then press Ctrl-C where the first result is awaited."""
 
+    pressed = threading.get_ident()
+
     def press() -> None:
         for event in held:
             event.wait()
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        signal.pthread_kill(pressed, signal.SIGINT)
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     timer = threading.Thread(target=press)
@@ -339,10 +351,10 @@ def test_a_fault_ends_all(conn, helpers):
 
 
 def test_several_connections_beside_a_busy_writer_are_green(conn, helpers, ledger_dsn, small_pages):
-    """Verify on several connections is green while batches commit, behind a position as well as over all."""
+    """Verify on several connections is green while batches commit, after a position as well as over all."""
     history(conn)
     finished = threading.Event()
-    written = []
+    written: list[int] = []
 
     def write() -> None:
         with database.connect(ledger_dsn, purpose="test") as other:
@@ -360,7 +372,7 @@ def test_several_connections_beside_a_busy_writer_are_green(conn, helpers, ledge
         while (len(written) < 50 or rounds < 3) and thread.is_alive():
             position = conn.execute("SELECT position FROM ledger.head").fetchone()[0]
             assert differences(conn, helpers=helpers) == {}
-            assert differences(conn, helpers=helpers, scope=scope(conn, since=position)) == {}
+            assert differences(conn, helpers=helpers, scope=scope_of(conn, since=position)) == {}
             rounds += 1
     finally:
         finished.set()

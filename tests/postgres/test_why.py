@@ -1,12 +1,12 @@
 """`why GOODS_ID`: the events behind the number, with request and delivery, and whether they add up."""
 
 import json
-import os
 
 import pytest
 
-from ledger.store import database
+from ledger.store.connection import database
 from stockledger import cli
+from tests.support.environment import unset
 from tests.support.history import history as story
 
 
@@ -20,13 +20,11 @@ def conn(ledger_dsn):
 @pytest.fixture
 def stockledger(ledger_dsn, conn, monkeypatch, capsys):
     """`stockledger("why", "tea")` -> (exit code, stdout, stderr)."""
-    for name in list(os.environ):
-        if name.startswith(("STOCKLEDGER_", "PG")):
-            monkeypatch.delenv(name)
+    unset(monkeypatch)
     monkeypatch.setenv("STOCKLEDGER_DSN", ledger_dsn)
 
     def run(*arguments):
-        code = cli.run([str(argument) for argument in arguments])
+        code = cli.execute([str(argument) for argument in arguments])
         return code, *capsys.readouterr()
 
     return run
@@ -73,7 +71,7 @@ def test_the_last_ones(stockledger):
     """--limit shows the last events; the stock after each is right all the same, what is left out is said."""
     code, out, err = stockledger("why", "tea", "--limit", 2)
     assert code == 0
-    assert [line.split()[3:6] for line in out.splitlines()[1:3]] == [
+    assert [line.split()[2:5] for line in out.splitlines()[1:3]] == [
         ["PurchaseCancelled", "+5", "91"],
         ["GoodsPurchased", "-5", "86"],
     ]

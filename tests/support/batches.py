@@ -13,9 +13,9 @@ from ledger.batch import Applied, apply_batch
 from ledger.domain.commands import AnyCommand, MessageKey, record_key
 from ledger.domain.delivery import Batch, Delivery, Gap, Lane, Record
 from ledger.domain.envelope import decode, encode
-from ledger.store import lane as lanes_table
-from ledger.store.database import Connection, transaction
-from ledger.store.lane import Claim, Owner
+from ledger.store.connection.database import Connection, transaction
+from ledger.store.tables import lane as lanes_table
+from ledger.store.tables.lane import Claim, Owner
 
 SOURCE = "shop"
 TOPIC = "purchase-commands"

@@ -13,6 +13,8 @@ import subprocess
 import sys
 from typing import Any
 
+from tests.support import shapes
+
 TIMEOUT_S = 120
 TOLD_MAX = 3_000
 
@@ -43,4 +45,25 @@ class Cli:
         assert done.returncode == exits, told
         answer: dict[str, Any] = json.loads(done.stdout)
         assert answer["ok"] is (exits == 0), told
+        assert shapes.undocumented(words, answer) == [], "docs/FORMAT.md lacks members of --json"
         return answer
+
+    def peak_mb(self, *words: object) -> float:
+        """Run the verb, which must succeed: the most memory that it had."""
+        measured = (
+            "import resource, subprocess, sys;"
+            "code = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL);"
+            "print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+        )
+        command = [sys.executable, "-m", "stockledger", *map(str, words), "--json"]
+        done = subprocess.run(
+            [sys.executable, "-c", measured, *command],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=2 * TIMEOUT_S,
+            check=True,
+        )
+        code, peak_kb = map(int, done.stdout.split())
+        assert code == 0, words
+        return peak_kb / 1024

@@ -1,5 +1,6 @@
 """A small ledger that has everything once: all outcomes, most reasons, gaps, odd bytes, awkward texts."""
 
+from ledger.api import Ledger
 from ledger.domain.commands import (
     AdjustStock,
     CancelPurchase,
@@ -10,7 +11,7 @@ from ledger.domain.commands import (
     RegisterUser,
 )
 from ledger.domain.delivery import Record
-from ledger.store.database import Connection
+from ledger.store.connection.database import Connection
 from tests.support.batches import Hole, Lanes, says
 
 AWKWARD = "C:\\new\ttab\nline \"quoted\" 'single' \x01\x7f \\N é № 🛒"
@@ -74,3 +75,10 @@ def history(conn: Connection) -> Lanes:
     lanes.apply(2, says("c4", CancelPurchase(goods_id="tea", purchase_id="p4")), buys("p5", "anna", 5))
     lanes.claim(3)
     return lanes
+
+
+def on_hand(ledger: Ledger, goods_id: str, as_of: int | None = None) -> int:
+    """The stock of goods that are listed, now or after this position."""
+    level = ledger.stock(goods_id, as_of=as_of)
+    assert level is not None
+    return level.on_hand

@@ -7,17 +7,19 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from stockledger.embedded.postgres import free_port
 
 HERE = Path(__file__).parent / "kafka_java"
-VERSION = "4.3.1"
+VERSION = os.environ.get("STOCKLEDGER_TEST_KAFKA") or "4.3.1"
 CLUSTER_ID = "5L6g3nShT-eMCtK--X86sw"
 HEAP = "-Xmx320m"
 FETCH_TIMEOUT_S = 300
 
-# For both real brokers, Docker's and Java's: quick rebalances, short sessions, a killed broker back in 2 s.
+# For both real brokers, Docker's and Java's: quick rebalances, short sessions, a killed broker back in 4 s.
+# Where tests run side by side a broker may not get to its controller for a second, and must not be fenced.
 SETTINGS = {
     "node.id": "1",
     "process.roles": "broker,controller",
@@ -29,7 +31,7 @@ SETTINGS = {
     "transaction.state.log.replication.factor": "1",
     "transaction.state.log.min.isr": "1",
     "transaction.state.log.num.partitions": "1",
-    "broker.session.timeout.ms": "1000",
+    "broker.session.timeout.ms": "3000",
     "broker.heartbeat.interval.ms": "200",
     # the only replica of a broker that was killed must lead again, whatever the controller thinks of it:
     # else the group coordinator's partition was once left without a leader
@@ -66,16 +68,20 @@ def server_settings(bind: str, host: str, port: int, controller_port: int) -> di
 
 
 class JavaKafka:
-    """One broker process on 127.0.0.1 with its data in a temporary folder. `start` doesn't wait for it."""
+    """One broker process on 127.0.0.1 with its data in a temporary folder. `start` doesn't wait for it.
 
-    def __init__(self) -> None:
+    `changes` are to its settings, for one of several nodes.
+    """
+
+    def __init__(self, port: int | None = None, changes: Mapping[str, str] | None = None) -> None:
         self._java = java()
         self._jars = jars()
-        self.port = free_port()
+        self.port = port or free_port()
         self._work = Path(tempfile.mkdtemp(prefix="stockledger-kafka-"))
+        self.data = self._work / "data"
         self._process: subprocess.Popen[bytes] | None = None
-        settings = server_settings("127.0.0.1", "127.0.0.1", self.port, free_port())
-        settings["log.dirs"] = str(self._work / "data")
+        settings = server_settings("127.0.0.1", "127.0.0.1", self.port, free_port()) | dict(changes or {})
+        settings["log.dirs"] = str(self.data)
         properties = self._work / "server.properties"
         properties.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         (self._work / "log4j2.properties").write_text(LOG4J)
@@ -133,7 +139,7 @@ def jars() -> Path:
     """The folder of Kafka's jars, fetched once per version of the pom; raises `NotUsable` if Maven can't."""
     pom = HERE / "pom.xml"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stockledger"
-    target = cache / f"kafka-{hashlib.sha256(pom.read_bytes()).hexdigest()[:16]}"
+    target = cache / f"kafka-{VERSION}-{hashlib.sha256(pom.read_bytes()).hexdigest()[:16]}"
     if target.exists():
         return target
     maven = shutil.which("mvn")
@@ -143,7 +149,7 @@ def jars() -> Path:
     with tempfile.TemporaryDirectory(dir=cache) as half:
         fetch = [
             maven, "-q", "-B", "-f", str(pom), "dependency:copy-dependencies",
-            "-DincludeScope=runtime", f"-DoutputDirectory={half}/libs",
+            f"-Dkafka.version={VERSION}", "-DincludeScope=runtime", f"-DoutputDirectory={half}/libs",
         ]  # fmt: skip
         try:
             done = subprocess.run(fetch, check=False, capture_output=True, text=True, timeout=FETCH_TIMEOUT_S)

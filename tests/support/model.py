@@ -39,7 +39,7 @@ class Model:
 
     def _apply(self, key: tuple[str, str], payload: dict[str, Any]) -> str | None:
         """Take the command in, or say why not."""
-        user, goods, quantity = (payload.get(name) for name in ("user_id", "goods_id", "quantity"))
+        user, goods, quantity = (payload.get(name, "") for name in ("user_id", "goods_id", "quantity"))
         refused = {"open": None, "closed": "user_closed"}.get(self._users.get(user, ""), "user_not_found")
         unlisted = goods not in self.stock
         match payload["type"]:

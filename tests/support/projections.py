@@ -9,9 +9,10 @@ from ledger.domain.commands import CancelPurchase, ListGoods, PurchaseGoods, Rec
 from ledger.domain.delivery import Record
 from ledger.errors import Contended
 from ledger.projections.projection import Projection
-from ledger.projector import Projector
-from ledger.rebuild import BUDGETS
-from ledger.store.database import Connection, connect
+from ledger.rebuilding.projector import Projector
+from ledger.rebuilding.rebuild import BUDGETS, Rebuilt
+from ledger.rebuilding.swap import Comparison
+from ledger.store.connection.database import Connection, connect
 from tests.support.batches import Lanes, says
 
 USERS, GOODS = 5, 7
@@ -20,6 +21,12 @@ USERS, GOODS = 5, 7
 def connector(dsn: str) -> Callable[[], Connection]:
     """Makes connections as a rebuild and a projector use them."""
     return lambda: connect(dsn, purpose="test", budgets=BUDGETS)
+
+
+def compared(done: Rebuilt) -> Comparison:
+    """What the rebuild found when it compared its rows with the live ones."""
+    assert done.comparison
+    return done.comparison
 
 
 def follow(dsn: str, *projections: Projection) -> None:
@@ -110,7 +117,7 @@ class Busy:
 
 def rows(conn: Connection, query: str) -> list[tuple[Any, ...]]:
     """What the query gives."""
-    return conn.execute(query).fetchall()  # type: ignore[call-overload, no-any-return]
+    return conn.execute(query).fetchall()
 
 
 EXPECTED = {
@@ -121,11 +128,15 @@ EXPECTED = {
         SELECT user_id, goods_id, count(*), sum(quantity)::bigint, count(*) FILTER (WHERE cancelled),
                coalesce(sum(quantity) FILTER (WHERE cancelled), 0)::bigint
         FROM ledger.purchases GROUP BY 1, 2 ORDER BY 1, 2""",
+    "user_events": """
+        SELECT user_id, position, ordinal, source, id FROM ledger.event JOIN ledger.journal USING (entry)
+        WHERE user_id IS NOT NULL ORDER BY 1, 2, 3""",
 }
 """From the events and the always current views, by other statements than the projections'."""
 ACTUAL = {
     "stock": "SELECT goods_id, on_hand, version FROM ledger.stock_levels ORDER BY 1",
     "purchases_by_user": "SELECT * FROM ledger.purchases_by_user ORDER BY 1, 2",
+    "user_events": "SELECT * FROM ledger.user_events ORDER BY 1, 2, 3",
 }
 
 

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Self
 
 CHUNK_BYTES = 1 << 16
 
@@ -32,7 +33,7 @@ class Proxy:
         self._loss: Loss | None = None
         self._accepting = spawn(self._accept)
 
-    def __enter__(self) -> "Proxy":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -52,7 +52,7 @@ def shop(users: Iterable[str] = ("anna",), goods: Iterable[str] = ("tea",), stoc
     return lines
 
 
-def buys(id: str, goods: str = "tea", quantity: int = 1, user: str = "anna", **fields: object) -> Line:
+def buys(id: str, goods: str = "tea", quantity: int = 1, user: str = "anna", **fields: Any) -> Line:
     """The centre of it all."""
     return says("PurchaseGoods", id, user_id=user, goods_id=goods, quantity=quantity, **fields)
 
@@ -133,7 +133,7 @@ class Publisher:
             self.topic,
             record.value,
             record.key,
-            headers=record.headers,
+            headers=list(record.headers),
             on_delivery=acknowledged,
             **where,  # type: ignore[arg-type]
         )

@@ -4,10 +4,11 @@ import json
 import os
 from pathlib import Path
 
-from producer.publisher import Tally
+from producer.publisher import Publisher
+from producer.tally import Tally
 
 
-class RecordingPublisher:
+class RecordingPublisher(Publisher):
     """Takes the place of `Publisher` for `publish_lines`; acknowledges all. `on_send(count)` may strike."""
 
     topic = "commands"
@@ -22,7 +23,7 @@ class RecordingPublisher:
     def connect(self):
         self.partitions = 4
 
-    def post(self, ready, id):
+    def post(self, ready, id, on_report=None):
         line = json.dumps([ready.source, id, ready.name, json.loads(ready.value)]) + "\n"
         with self._record.open("a") as file:
             file.write(line)

@@ -1,4 +1,4 @@
-"""The real input (design 9) for the end-to-end tests, its deliveries, and what must come of them.
+"""The real input for the end-to-end tests, its deliveries, and what must come of them.
 
 `MONTH` is the whole month where it lies beside the repository, else the day that the repository carries.
 `judge` holds the ledger against the independent model; it never reads an event.
@@ -6,8 +6,6 @@
 
 import json
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,10 +15,11 @@ import psycopg
 
 from ledger.domain.commands import COMMANDS
 from producer.publisher import Publisher
+from stockledger import online_retail
 from tests.support.model import Model
 
 ROOT = Path(__file__).parents[2]
-DAY = ROOT / "examples" / "online_retail_2010-12-01.csv"
+DAY = online_retail.DAY
 _MONTH = ROOT.parent / "shared" / "data" / "online_retail_2010-12.csv"
 MONTH = _MONTH if _MONTH.exists() else DAY
 PATIENCE_S = 120
@@ -40,10 +39,9 @@ PURCHASES = "SELECT source, id, user_id, goods_id, quantity, cancelled FROM ledg
 
 
 def write_files(csv: Path, folder: Path) -> tuple[Path, Path]:
-    """`setup.jsonl` and `purchases.jsonl`, made by the example as a newcomer would."""
-    script = ROOT / "examples" / "online_retail.py"
-    subprocess.run([sys.executable, script, csv, folder], check=True, stdout=subprocess.DEVNULL)
-    return folder / "setup.jsonl", folder / "purchases.jsonl"
+    """`setup.jsonl` and `purchases.jsonl` of these invoice lines."""
+    setup, purchases = online_retail.write_files(online_retail.read_rows(csv), folder)
+    return setup, purchases
 
 
 def read_lines(path: Path) -> list[Line]:
@@ -52,9 +50,9 @@ def read_lines(path: Path) -> list[Line]:
 
 
 def shuffled_deliveries(purchases: list[Line], seed: int, copies_max: int = 3) -> list[Line]:
-    """Each line 1 to `copies_max` times in a random order, but a goods' first deliveries in the given order.
+    """Each line 1 to `copies_max` times in a random order, but an item's first deliveries in the given order.
 
-    So every outcome stays determined: the places are drawn blindly, then a goods' places are filled with its
+    So every outcome stays determined: the places are drawn blindly, then an item's places are filled with its
     lines in the order in which new ones turn up.
     """
     choose = random.Random(seed)
@@ -81,7 +79,8 @@ def send(publisher: Publisher, lines: Iterable[Line]) -> None:
 
 def delivered(conn: psycopg.Connection) -> int:
     """How many offsets the journal accounts for."""
-    return conn.execute(DELIVERED).fetchone()[0]  # type: ignore[index]
+    [(offsets,)] = conn.execute(DELIVERED).fetchall()
+    return int(offsets)
 
 
 def wait_for_deliveries(conn: psycopg.Connection, count: int) -> None:

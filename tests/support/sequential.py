@@ -16,14 +16,9 @@ from ledger.domain.events import payload
 from ledger.domain.goods import Goods
 from ledger.domain.outcome import Outcome, Rejection
 from ledger.domain.user import User
-from ledger.store import journal
-from ledger.store.database import Connection
+from ledger.store.connection.database import Connection
+from ledger.store.tables import journal
 
-JOURNAL = """
-SELECT position, topic, partition, first_offset, next_offset, digest, hash,
-       applied, rejected, duplicate, conflict, dead, skipped
-FROM ledger.journal ORDER BY position
-"""
 REGISTER = """
 SELECT p.source, p.id, j.position, j.topic, j.partition, p."offset", p.fingerprint, p.reason, p.version
 FROM ledger.processed_message p LEFT JOIN ledger.journal j USING (entry)
@@ -81,19 +76,20 @@ class Sequential:
 def compare(conn: Connection, delivered: Mapping[Lane, Mapping[int, Delivery]]) -> None:
     """Assert that all that is stored is what `Sequential` makes of it, in journal order."""
     model, next_offsets, chained = Sequential(), Counter[Lane](), hashlib.sha256(b"stockledger").digest()
-    rows = conn.execute(JOURNAL).fetchall()
+    rows = journal.rows(conn, 1, journal.tip(conn).position)
     for number, row in enumerate(rows, 1):
-        position, topic, partition, first, last, digest, hash_, *counts = row
-        lane = Lane(topic, partition)
+        lane, position = Lane(row.topic, row.partition), row.position
+        first, last = row.first_offset, row.next_offset
         assert (position, first) == (number, next_offsets[lane]), "positions or offsets don't tile"
         records = [delivered[lane][o] for o in range(first, last) if o in delivered[lane]]
         tally = Counter(model.take(position, lane, delivery) for delivery in records)
-        assert counts == [*(tally[o] for o in Outcome), last - first - len(records)], f"at {position}"
-        chained, next_offsets[lane] = journal.chain(chained, digest), last
-        assert hash_ == chained
+        assert row.counts == {o: tally[o] for o in Outcome}, f"at {position}"
+        assert row.skipped == last - first - len(records), f"at {position}"
+        chained, next_offsets[lane] = journal.chain(chained, row), last
+        assert row.hash == chained
     assert journal.tip(conn) == (len(rows), chained)
-    rows = conn.execute("SELECT topic, partition, next_offset FROM ledger.lane").fetchall()
-    assert {Lane(*lane): offset for *lane, offset in rows if offset} == next_offsets
+    lanes = conn.execute("SELECT topic, partition, next_offset FROM ledger.lane").fetchall()
+    assert {Lane(topic, partition): offset for topic, partition, offset in lanes if offset} == next_offsets
     _compare_rows(conn, model)
 
 

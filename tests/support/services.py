@@ -6,9 +6,12 @@
     embedded  librdkafka's mock broker; PostgreSQL embedded: proves nothing that needs a real broker
 
 `find_services` climbs down until one works and remembers why the others didn't. STOCKLEDGER_TEST_RUNG names
-the only one to try.
+the only one to try. On the last two, STOCKLEDGER_TEST_POSTGRES=15 takes Debian's server of that version, a
+path the one whose `postgres` and `initdb` are in that folder; where Kafka runs in Java,
+STOCKLEDGER_TEST_KAFKA=3.9.1 takes that one.
 """
 
+import itertools
 import os
 import signal
 import socket
@@ -16,7 +19,8 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import confluent_kafka
 import psycopg
@@ -34,10 +38,12 @@ if TYPE_CHECKING:
     from docker import DockerClient
     from testcontainers.core.container import DockerContainer
 
-READY_TIMEOUT_S = 60
+READY_TIMEOUT_S = 120  # several JVMs may start at once
+DEBIAN_POSTGRES = "/usr/lib/postgresql/{}/bin"
 POSTGRES_IMAGE = "postgres:18"
 KAFKA_IMAGE = "apache/kafka:" + java_kafka.VERSION
 CONTAINER_PREFIX = f"stockledger-test-{socket.gethostname()}-"
+NUMBERS = itertools.count(1)
 NO_POWER_LOSS = "power loss: processes are killed, the disks under them are not"
 
 
@@ -113,10 +119,10 @@ class ContainerKafka(Kafka):
         self.wait_ready()
 
     def pause(self) -> None:
-        self._process.pause()
+        self._process.kill("SIGSTOP")  # the engine's own pause may fail on a busy machine
 
     def resume(self) -> None:
-        self._process.unpause()
+        self._process.kill("SIGCONT")
 
     def stop(self) -> None:
         self._container.stop()
@@ -222,7 +228,7 @@ class ContainerPostgres(Postgres):
 
 class LocalPostgres(Postgres):
     def __init__(self) -> None:
-        self._server = EmbeddedPostgres()
+        self._server = EmbeddedPostgres(binaries=debian_postgres())
         self._server.start()
         super().__init__(self._server.dsn())
 
@@ -236,6 +242,10 @@ class LocalPostgres(Postgres):
         self._server.stop()
 
 
+def _none_other() -> NoReturn:
+    raise Unsupported("there is no other")
+
+
 @dataclass
 class Services:
     """One Kafka and one Postgres that answer. `refused`: why each higher rung was not used, a line each."""
@@ -245,6 +255,9 @@ class Services:
     postgres: Postgres
     not_proved: list[str]
     refused: list[str] = field(default_factory=list)
+    another_kafka: Callable[[], Kafka] = _none_other
+    another_postgres: Callable[[], Postgres] = _none_other
+    """One more of the same rung, for tests that run side by side; where it was given, the same one."""
 
     def describe(self) -> str:
         return f"{self.rung}: {self.kafka.version}, {self.postgres.version()}"
@@ -252,6 +265,17 @@ class Services:
     def stop(self) -> None:
         self.kafka.stop()
         self.postgres.stop()
+
+
+def debian_postgres() -> Path | None:
+    """The folder, or that of the version, in STOCKLEDGER_TEST_POSTGRES; `NotUsable` if it isn't there."""
+    named = os.environ.get("STOCKLEDGER_TEST_POSTGRES")
+    if not named:
+        return None
+    folder = Path(named if "/" in named else DEBIAN_POSTGRES.format(named))
+    if not (folder / "initdb").exists():
+        raise NotUsable(f"{folder} has no initdb: apt-get install postgresql-{named}, or name its folder")
+    return folder
 
 
 def find_services() -> Services:
@@ -322,7 +346,9 @@ def started(
         kafka.wait_ready()
         postgres.wait_ready()
         undo.pop_all()
-    return Services(rung, kafka, postgres, not_proved)
+    return Services(
+        rung, kafka, postgres, not_proved, another_kafka=make_kafka, another_postgres=make_postgres
+    )
 
 
 def wait_for(what: str, check: Callable[[], object]) -> None:
@@ -349,7 +375,7 @@ def container(service: str, image: str, port: int, host_port: int) -> "DockerCon
     os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")  # read when testcontainers is imported
     from testcontainers.core.container import DockerContainer
 
-    made = DockerContainer(image, name=f"{CONTAINER_PREFIX}{os.getpid()}-{service}")
+    made = DockerContainer(image, name=f"{CONTAINER_PREFIX}{os.getpid()}-{service}-{next(NUMBERS)}")
     return made.with_bind_ports(port, host_port)
 
 

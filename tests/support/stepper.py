@@ -8,7 +8,7 @@
         run.result()                                      # goes on to the end
 
 Besides `ledger.failpoints.STEPS` a run can be halted around its seals (SEALING) and after the n-th answer
-of the server (`answer n`). Questions that travel together are asked one by one here, as the server runs them,
+of the server (`answer n`). Statements that travel together are sent one by one here, as the server runs them,
 so that others get between any two of them; `Stepper(dsn, apart=False)` leaves them together. What waits is
 seen in `pg_blocking_pids`, never guessed by time. `Stepper.judge` holds what was stored against a run of one
 command after the other.
@@ -18,7 +18,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
 from typing import Any, Self
 from unittest.mock import patch
@@ -29,15 +29,16 @@ from ledger import failpoints
 from ledger.batch import Applied, apply_batch
 from ledger.domain.delivery import Batch, Delivery, Lane, Record
 from ledger.errors import LedgerError
-from ledger.store import database, journal, together
-from ledger.store.database import Budgets, Connection
-from ledger.store.lane import Claim
+from ledger.store.connection import database, roundtrip
+from ledger.store.connection.database import Budgets, Connection
+from ledger.store.tables import journal
+from ledger.store.tables.lane import Claim
 from tests.support.batches import Hole, Lanes
 from tests.support.sequential import compare
 
 PATIENCE_S = 10
 SEALING = ("sealing", "asked", "moved", "head locked")
-"""Before a seal; its statement and COMMIT sent, not answered; after SL001; after `lock_head`."""
+"""Before a seal; its statement and COMMIT sent, not answered; after LG001; after `lock_head`."""
 FENCE = "fence"
 """The lane has moved, and nothing was read yet: within one message, unless questions are asked one by one."""
 
@@ -101,7 +102,8 @@ class Run(Listener):
 
     def blockers(self) -> list[int]:
         """The backends whose locks this run waits for."""
-        return self.session.stepper.ask("SELECT pg_blocking_pids(%s)", self.session.pid)[0][0]
+        [(pids,)] = self.session.stepper.ask("SELECT pg_blocking_pids(%s)", self.session.pid)
+        return list(pids)
 
     def go(self, *halt: str) -> None:
         """Leave the step, and halt only at these from here on."""
@@ -170,14 +172,15 @@ class Session:
         self.conn = database.connect(self.stepper.dsn, purpose="stepper", budgets=self.budgets)
         self.stepper.undo.callback(self.conn.close)
         self.pid = self.conn.info.backend_pid
-        self._wait = self.conn.wait
+        self._wait: Callable[..., Any] = self.conn.wait
         self.conn.wait = self._exchange  # type: ignore
 
-    def reconnect(self) -> None:
-        """Connect again, as a worker does after Unavailable."""
+    def reconnect(self) -> Connection:
+        """Connect again, as a worker does after Unavailable, and a rebuild for whatever it does."""
         self.conn.close()
         self.connect()
         self.lanes.conn = self.conn
+        return self.conn
 
     def start(self, partition: int, *items: Record | Hole, **kwargs: Any) -> ApplyRun:
         """Begin to apply the items as the lane's next batch."""
@@ -187,9 +190,9 @@ class Session:
         """Begin to apply this very batch, once more or in another's place."""
         return ApplyRun(self, batch, **kwargs)
 
-    def begin(self, work: Callable[[], Any]) -> Run:
+    def begin(self, work: Callable[[], Any], **kwargs: Any) -> Run:
         """Begin anything else that uses this session."""
-        return Run(self, work)
+        return Run(self, work, **kwargs)
 
     def batch(self, partition: int, *items: Record | Hole) -> Batch:
         """The items as the lane's next batch, which the judge will expect once the lane is beyond it."""
@@ -209,7 +212,7 @@ class Session:
         """Apply the items as the lane's next batch, in this thread."""
         return self.apply(self.batch(partition, *items))
 
-    def _exchange(self, gen: Iterator[Any], *args: Any, **kwargs: Any) -> Any:
+    def _exchange(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
         listener = _listener()
         if not listener:
             return self._wait(gen, *args, **kwargs)
@@ -246,9 +249,9 @@ class Stepper:
         ):
             spied = _spied(getattr(module, name), before, after)
             self.undo.enter_context(patch.object(module, name, spied))
-        self.undo.enter_context(patch.object(together, "prepared", _unheard(together.prepared)))
+        self.undo.enter_context(patch.object(roundtrip, "prepared", _unheard(roundtrip.prepared)))
         if self.apart:
-            self.undo.enter_context(patch.object(together, "exchange", _one_by_one(together.exchange)))
+            self.undo.enter_context(patch.object(roundtrip, "exchange", _one_by_one(roundtrip.exchange)))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -266,7 +269,7 @@ class Stepper:
 
     def ask(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
         """The rows of a query, seen from outside."""
-        return self.watch.execute(query, parameters).fetchall()  # type: ignore
+        return self.watch.execute(query, parameters).fetchall()
 
     def judge(self) -> None:
         """What is stored must be what one command after the other gives, in journal order."""
@@ -286,13 +289,13 @@ def _spied(
 
 
 def _one_by_one(exchange: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
-    def ask(conn: Connection, questions: Sequence[Any], *, begin: bool = False) -> list[Any]:
-        first = exchange(conn, questions[:1], begin=begin)
+    def exchange_each(conn: Connection, statements: Sequence[Any], *, begin: bool = False) -> list[Any]:
+        first = exchange(conn, statements[:1], begin=begin)
         if begin and first[0]:
             _tell(FENCE)
-        return [*first, *(exchange(conn, [question])[0] for question in questions[1:])]
+        return [*first, *(exchange(conn, [each])[0] for each in statements[1:])]
 
-    return ask
+    return exchange_each
 
 
 def _unheard(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -318,13 +321,13 @@ def _tell(step: str | None) -> None:
         listener.hit(step)
 
 
-def _tell_when_asked(gen: Iterator[Any], listener: Listener) -> Iterator[Any]:
+def _tell_when_asked(gen: Any, listener: Listener) -> Generator[Any, Any, Any]:
     """The driver's own exchange with the server; tells when a seal is written and its answer awaited."""
     try:
         state = next(gen)
         while True:
             if listener.steps[-1:] == ["sealing"] and state == Wait.R:
                 listener.hit("asked")
-            state = gen.send((yield state))  # type: ignore
+            state = gen.send((yield state))
     except StopIteration as stop:
         return stop.value

@@ -27,11 +27,13 @@ import psycopg
 import structlog
 from structlog.testing import LogCapture
 
-from consumer import topic
+from consumer import records
 from consumer.log import logger
 from consumer.worker import Totals, Worker, WorkerSettings
-from ledger.store.database import Connection, connect
-from ledger.verify import BUDGETS, verify
+from ledger.store.connection.database import Connection, connect
+from ledger.verify.run import BUDGETS, verify
+from tests.support.cli import Cli
+from tests.support.environment import inherited
 from tests.support.model import Model
 from tests.support.publish import Publisher, audit
 
@@ -199,7 +201,7 @@ class Group:
         """Start `stockledger run` with these arguments; with `shell`, as the child of one."""
         properties = self.kafka | {name.replace("_", "."): value for name, value in kafka.items()}
         given = [part for name, value in properties.items() for part in ("-X", f"{name}={value}")]
-        environment = {n: v for n, v in os.environ.items() if not n.startswith(("STOCKLEDGER_", "PG"))}
+        environment = inherited()
         environment |= {"STOCKLEDGER_DSN": dsn or self.dsn, "STOCKLEDGER_FAILPOINTS": failpoints}
         process = Process(
             ["--topic", self.topic, "--group", self.name, *given, *arguments],
@@ -209,18 +211,23 @@ class Group:
         self.processes.append(process)
         return process
 
+    @property
+    def cli(self) -> Cli:
+        """The verbs of this ledger and topic."""
+        return Cli(self.dsn, self.kafka["bootstrap.servers"], self.topic, GROUP=self.name)
+
     def connect(self) -> Connection:
         return connect(self.dsn, purpose="test")
 
     def ask(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
         """The rows of a query on the ledger."""
         with psycopg.connect(self.dsn, autocommit=True) as conn:
-            return conn.execute(query, parameters).fetchall()  # type: ignore[arg-type]
+            return conn.execute(query, parameters).fetchall()
 
     def do(self, statement: str) -> None:
         """Execute a statement on the ledger's database."""
         with psycopg.connect(self.dsn, autocommit=True) as conn:
-            conn.execute(statement)  # type: ignore[call-overload]
+            conn.execute(statement)
 
     def next_offsets(self) -> dict[int, int]:
         """How far each lane is applied."""
@@ -255,7 +262,7 @@ class Group:
         """Both judges: the audit of what was sent, and `verify` with the topic record by record."""
         model = audit(self.dsn, *publishers, tally=tally)
         with connect(self.dsn, purpose="test", budgets=BUDGETS) as conn:
-            checks = list(verify(conn, deliveries=partial(topic.deliveries, self.kafka)))
+            checks = list(verify(conn, deliveries=partial(records.deliveries, self.kafka)))
         failed = [f"{check.name}: {check.difference}" for check in checks if not check.ok]
         assert not failed, failed
         assert checks[-1].name == "topic"
@@ -296,6 +303,13 @@ class Running(Told):
         assert not self.alive, "it goes on"
         assert self.fault is not None, "it ended without a fault"
         return self.fault
+
+    def ends(self) -> Totals:
+        """Wait until it has done all: what it did."""
+        self._thread.join(PATIENCE_S)
+        assert not self.alive, "it goes on"
+        assert self.fault is None, self.fault
+        return self.worker.totals
 
     def __exit__(self, *_: object) -> None:
         self.worker.stop()

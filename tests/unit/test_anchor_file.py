@@ -1,13 +1,14 @@
 """The anchor as a file: read as it was written, replaced as a whole, and refused where it is none."""
 
 import json
+import os
 from datetime import UTC, datetime
 
 import pytest
 
 from ledger.verify.anchor import Anchor
-from stockledger.anchor_file import read_anchor, require_writable, write_anchor
-from stockledger.exits import DATA, AnchorUnfit, exit_code
+from stockledger.reports.anchor_file import read_anchor, require_writable, write_anchor
+from stockledger.verb.exits import DATA, AnchorUnfit, exit_code
 
 ANCHOR = Anchor(7, bytes(range(32)), datetime(2010, 12, 1, 8, 26, tzinfo=UTC), "stockledger", "cluster-1")
 YOUNG = Anchor(0, bytes(32), None, None, None)
@@ -21,6 +22,20 @@ def test_there_and_back(tmp_path, anchor):
     write_anchor(file, anchor)
     assert read_anchor(file) == anchor
     assert list(tmp_path.iterdir()) == [file]
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_planted_link_is_not_followed(tmp_path):
+    """Who may write to the folder can't have the anchor overwrite somebody else's file."""
+    file, victim = tmp_path / "anchor.json", tmp_path / "victim"
+    victim.write_text("precious")
+    for name in (file.name, f".{file.name}.{os.getpid()}.new"):
+        file.with_name(name).unlink(missing_ok=True)
+        file.with_name(name).symlink_to(victim)
+        write_anchor(file, ANCHOR)
+        assert read_anchor(file) == ANCHOR
+        assert not file.is_symlink()
+    assert victim.read_text() == "precious"
 
 
 def test_a_file_that_can_not_be_replaced_stays(tmp_path, monkeypatch):
@@ -94,7 +109,7 @@ def test_a_file_that_is_not_there(tmp_path):
     """The file is named, and the command that writes one."""
     with pytest.raises(AnchorUnfit, match="No such file") as refused:
         read_anchor(tmp_path / "anchor.json")
-    assert "--anchor anchor.json" in refused.value.remedy
+    assert "verify --anchor" in refused.value.remedy
 
 
 def test_an_unwritable_place_is_known_before(tmp_path):

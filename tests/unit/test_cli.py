@@ -3,16 +3,17 @@
 import json
 import subprocess
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import typer.main
 
 from ledger import errors
+from ledger.figures import count
 from stockledger import cli
-from stockledger.call import Answer, conclude
-from stockledger.exits import Interrupted, NotFound, SomeFailed, UsageError, exit_code
-from stockledger.output import Output, count, plain
+from stockledger.verb.call import Answer, conclude
+from stockledger.verb.exits import Interrupted, NotFound, SomeFailed, UsageError, exit_code
+from stockledger.verb.output import Output, as_typed, plain
 
 CANARY = "canary-91bc"
 VERBS = [
@@ -55,7 +56,7 @@ def stockledger(capsys):
     """`stockledger("run", "-h")` -> Result, in this process."""
 
     def run(*arguments):
-        code = cli.run([str(argument) for argument in arguments])
+        code = cli.execute([str(argument) for argument in arguments])
         return Result(code, *capsys.readouterr())
 
     return run
@@ -80,7 +81,7 @@ def raising(error):
 
 
 def command(path):
-    found = typer.main.get_command(cli.app)
+    found: Any = typer.main.get_command(cli.app)
     for name in path:
         found = found.commands[name]
     return found
@@ -156,7 +157,7 @@ def test_help_needs_nothing_heavy():
         (["run", "--workers", "many"], "--workers"),
         (["run", "--workers", "0"], "--workers"),
         (["run", "--start", "middle"], "--start"),
-        (["outcome"], "Missing argument"),
+        (["outcome"], "it takes an ID"),
         (["stock", "a", "b"], "unexpected extra argument"),
         (["migrate", "--topic", "x"], "--partitions"),
         (["dlq", "redrive"], "--all"),
@@ -185,18 +186,18 @@ def test_a_wrong_command_line_is_exit_2(stockledger, arguments, part):
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (SomeFailed("x"), 1),
-        (UsageError("x"), 2),
-        (errors.BadSettings("x"), 2),
-        (errors.Unavailable("x"), 3),
-        (errors.BrokerUnavailable("x"), 3),
-        (errors.Contended("x"), 3),
-        (errors.SchemaMismatch("x"), 4),
-        (errors.RecordsLost("x"), 4),
-        (errors.Defect("x"), 4),
-        (errors.Stop("x"), 4),
-        (NotFound("x"), 4),
-        (Interrupted("x"), 130),
+        (SomeFailed("x", remedy="y"), 1),
+        (UsageError("x", remedy="y"), 2),
+        (errors.BadSettings("x", remedy="y"), 2),
+        (errors.Unavailable("x", remedy="y"), 3),
+        (errors.BrokerUnavailable("x", remedy="y"), 3),
+        (errors.Contended("x", remedy="y"), 3),
+        (errors.SchemaMismatch("x", remedy="y"), 4),
+        (errors.RecordsLost("x", remedy="y"), 4),
+        (errors.Defect("x", remedy="y"), 4),
+        (errors.Stop("x", remedy="y"), 4),
+        (NotFound("x", remedy="y"), 4),
+        (Interrupted("x", remedy="y"), 130),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -220,7 +221,7 @@ def test_an_error_as_an_object(concluded):
 
 def test_a_result_with_an_error_shows_both(concluded):
     """What was found isn't lost because something else failed."""
-    found = Answer({"figures": [1]}, error=SomeFailed("one failed"))
+    found = Answer({"figures": [1]}, error=SomeFailed("one failed", remedy="correct it"))
     result = concluded(lambda: found, json=True)
     assert result.code == 1
     assert result.object["figures"] == [1]
@@ -346,6 +347,16 @@ def test_publish_judges_without_a_broker(stockledger, tmp_path):
     assert answer["error"]["code"] == "SL-IN-001"
 
 
+@pytest.mark.parametrize("option", ["--bad", "--rejected"])
+def test_bad_lines_have_one_place_and_its_old_name_is_hidden(stockledger, option):
+    """`--bad` names the place of bad lines; what it was called is still taken, but not shown."""
+    refused = stockledger("publish", "-", "--skip-bad", option, "/dev/null/bad")
+    assert "No such option" not in refused.err
+    shown = stockledger("publish", "--help").out
+    assert "--bad " in shown
+    assert "--rejected" not in shown
+
+
 def test_publish_needs_a_broker(stockledger, tmp_path):
     """Without one named it is a matter of settings, exit 2, and nothing was done."""
     file = tmp_path / "orders.jsonl"
@@ -363,3 +374,48 @@ def test_migrations_as_a_script(stockledger):
     assert script.count("INSERT INTO ledger.migration ") == len(
         stockledger("migrate", "--print", "--json").object["migrations"]
     )
+
+
+def test_the_next_step_works_where_it_is_printed(monkeypatch, tmp_path):
+    """Called by its place, because its folder isn't on the PATH, the program names itself by that place; its
+    bare name stands where that is enough, and other commands stay as they are."""
+    program = tmp_path / "my env/stockledger"
+    program.parent.mkdir()
+    program.touch(mode=0o755)
+    monkeypatch.setattr(sys, "argv", [str(program), "demo"])
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert as_typed("stockledger doctor") == f"'{program}' doctor"
+    assert as_typed("df -h /tmp") == "df -h /tmp"
+    assert as_typed("stockledgers") == "stockledgers"
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert as_typed("stockledger doctor") == "stockledger doctor"
+
+
+def options():
+    """Every option of every verb that takes a number."""
+
+    def verbs(command, path=()):
+        for name, each in getattr(command, "commands", {}).items():
+            yield from verbs(each, (*path, name))
+        if not hasattr(command, "commands"):
+            yield path, command
+
+    for path, command in verbs(typer.main.get_command(cli.app)):
+        for parameter in command.params:
+            if parameter.type_descriptor.annotation in (int, float):
+                yield [*path], parameter
+
+
+NUMBERS = [*options()]
+NEEDED = {"publish": ["x.jsonl"], "rebuild": ["stock"], "why": ["tea"]}
+
+
+@pytest.mark.parametrize(("path", "parameter"), NUMBERS, ids=lambda value: getattr(value, "name", str(value)))
+def test_a_number_out_of_bounds_is_a_usage_error(stockledger, path, parameter):
+    """Whatever could take it further down: named here, exit 2, before anything is connected to."""
+    name = parameter.opts[-1]
+    for value in ("99999999999999999999", "-99999999999999999999", "1e400", "nan", "0x10", ""):
+        words = [name, value] if name.startswith("-") else ["--", value]
+        result = stockledger(*path, *NEEDED.get(" ".join(path), []), *words)
+        assert result.code == 2, (value, result)
+        assert "SL-CLI-001" in result.err

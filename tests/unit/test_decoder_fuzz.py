@@ -257,7 +257,7 @@ def test_the_fuzzer_reaches_every_answer():
     """The generator is audited: commands and every code that a mutation can cause come out of it."""
     seen: Counter[str] = Counter()
 
-    @settings(deadline=None, max_examples=400, derandomize=True, database=None)
+    @settings(max_examples=400, derandomize=True, database=None)
     @given(mutated())
     def watch(record):
         found = decode(*record)

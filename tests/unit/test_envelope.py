@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.domain import slim
+from ledger.domain import structs
 from ledger.domain.commands import COMMANDS, ListGoods, MessageKey, ReceiveStock, record_key
 from ledger.domain.delivery import Bad, Headers, Request
-from ledger.domain.envelope import canonical, decode, encode, fingerprint, request
+from ledger.domain.envelope import decode, encode, fingerprint, request
+from ledger.domain.structs import canonical
 from tests.unit.strategies import commands, keys, quick
 
 QUICK = quick(60)
@@ -113,7 +114,7 @@ def assert_valid(name: str, data: str) -> Request:
 def test_each_command_is_read(name):
     """Every command is read in both modes, with its identity, its fields and its fingerprint."""
     found = assert_valid(name, json.dumps(VALID[name]))
-    assert type(found.command) is slim.COMMANDS[name]
+    assert type(found.command) is structs.STRUCTS[name]
     assert msgspec.structs.asdict(found.command) == VALID[name]
     assert found.key == MessageKey(source="shop", id="1")
     assert found.fingerprint == fingerprint(found.key, found.command)
@@ -777,7 +778,7 @@ def test_round_trip(key, command, time, with_subject):
 
 
 def test_what_encode_writes():
-    """The wire format of design 3, byte for byte."""
+    """The wire format, byte for byte."""
     sent, value = encode(
         MessageKey("shop-uk", "536365-1"),
         ListGoods(goods_id="té"),

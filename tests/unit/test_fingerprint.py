@@ -12,9 +12,20 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 
+from ledger.domain.cause import stored_fingerprint
 from ledger.domain.commands import COMMANDS, CancelPurchase, MessageKey, RegisterUser
 from ledger.domain.delivery import Request
 from ledger.domain.envelope import decode, fingerprint
+from ledger.domain.events import (
+    GoodsListed,
+    GoodsPurchased,
+    PurchaseCancelled,
+    StockAdjusted,
+    StockReceived,
+    UserClosed,
+    UserRegistered,
+    payload,
+)
 from tests.unit.strategies import commands, keys, quick
 
 VECTORS = json.loads(Path(__file__).with_name("fingerprints.json").read_text(encoding="utf-8"))
@@ -122,3 +133,27 @@ def test_fields_stand_in_alphabetical_order(model):
 def test_the_only_default_is_none(model):
     """The canonical payload leaves out what is `None`: another default would have to be left out as well."""
     assert all(info.default is None for info in model.model_fields.values() if not info.is_required())
+
+
+APPLIED_AS = {
+    "RegisterUser": UserRegistered,
+    "CloseUser": UserClosed,
+    "ListGoods": GoodsListed,
+    "ReceiveStock": StockReceived,
+    "AdjustStock": StockAdjusted,
+    "PurchaseGoods": GoodsPurchased,
+}
+
+
+@QUICK
+@given(keys, commands)
+def test_an_applied_command_is_determined_by_its_event(key, command):
+    """The fingerprint of a command can be made from the event that it was applied as, whichever it is."""
+    fields = command.model_dump()
+    if isinstance(command, CancelPurchase):
+        fields["purchase_source"] = command.purchase_source or key.source
+        event = PurchaseCancelled(**fields, user_id="anna", quantity=1)
+    else:
+        event = APPLIED_AS[command.NAME](**fields)
+    stored = stored_fingerprint(key, event.TYPE, payload(event).decode())
+    assert stored == fingerprint(key, command)

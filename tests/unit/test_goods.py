@@ -14,6 +14,7 @@ from ledger.domain.commands import (
 )
 from ledger.domain.decider import Place, evolve, fold
 from ledger.domain.events import (
+    AnyEvent,
     GoodsListed,
     GoodsPurchased,
     PurchaseCancelled,
@@ -324,10 +325,16 @@ def test_what_returned_can_be_bought_again():
 
 def test_versions_of_goods():
     """A goods' stream is named after the id; each event adds one to its version; listing starts at 0."""
-    history = [TEA, received(10), bought(3), StockAdjusted(goods_id="tea", delta=-2), returned(3, "earlier")]
+    history: list[AnyEvent] = [
+        TEA,
+        received(10),
+        bought(3),
+        StockAdjusted(goods_id="tea", delta=-2),
+        returned(3, "earlier"),
+    ]
     state = fold([])
     places = [evolve(state, MessageKey("shop", str(n)), event) for n, event in enumerate(history)]
-    assert goods.stream("tea") == "goods-tea"
+    assert goods.goods_stream("tea") == "goods-tea"
     assert places == [Place("goods-tea", version) for version in (1, 2, 3, 4, 5)]
     assert fold([by("1", TEA)]).goods["tea"] == goods.Goods(version=1, on_hand=0)
     assert state.goods["tea"] == goods.Goods(version=5, on_hand=8)

@@ -4,17 +4,23 @@ import io
 import json
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.domain.commands import COMMANDS, PurchaseGoods, RegisterUser
-from ledger.domain.delivery import Bad
+from ledger.domain.delivery import Bad, Headers
 from ledger.domain.envelope import decode
 from producer.jsonl import BadLine, Item, parse, to_line
-from producer.lines import LINE_MAX, BadInput, Line, copy_verbatim, is_kept, open_input, read_lines
+from producer.lines import LINE_MAX, BadInput, Line, copy_verbatim, kept_name, open_input, read_blocks
 from tests.unit.strategies import commands, keys
+
+
+def lines_of(file, end):
+    """The lines that aren't blank among the first `end` bytes."""
+    return (line for block in read_blocks(file, end) for line in block.lines())
 
 
 def parsed(text, source="shop"):
@@ -23,7 +29,7 @@ def parsed(text, source="shop"):
 
 
 def lines(raw, end=None):
-    return list(read_lines(io.BytesIO(raw), len(raw) if end is None else end))
+    return list(lines_of(io.BytesIO(raw), len(raw) if end is None else end))
 
 
 # One line
@@ -40,7 +46,7 @@ def test_every_command_survives_the_round_trip(key, command):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_type_is_the_short_or_the_full_name(name):
     """A line may name its type as the table of commands does or as the topic does."""
-    fields = {"user_id": "u"} if "User" in name else {"goods_id": "g"}
+    fields: dict[str, Any] = {"user_id": "u"} if "User" in name else {"goods_id": "g"}
     fields |= {"quantity": 1} if "quantity" in COMMANDS[name].model_fields else {}
     fields |= {"delta": 1} if name == "AdjustStock" else {}
     fields |= {"user_id": "u"} if name == "PurchaseGoods" else {}
@@ -79,12 +85,12 @@ def test_a_line_is_as_strict_as_a_record(name, fields, spaced):
     head = {"type": name, "id": "1", "source": "shop"}
     line = parsed(json.dumps(head | fields, separators=None if spaced else (",", ":")))
     attributes = {"ce_specversion": b"1.0", "ce_id": b"1", "ce_source": b"shop"}
-    headers = [*attributes.items(), ("ce_type", f"stockledger.{name}.v1".encode())]
+    headers: Headers = [*attributes.items(), ("ce_type", f"stockledger.{name}.v1".encode())]
     record = decode(headers, json.dumps(fields).encode())
     if isinstance(record, Bad):
         assert isinstance(line, BadLine)
     else:
-        assert line == Item("shop", "1", record.command)
+        assert line == ("shop", "1", record.command)
 
 
 HEAD = '{"type":"PurchaseGoods","user_id":"u","goods_id":"g",'
@@ -198,12 +204,12 @@ def test_a_line_of_the_greatest_length_passes_and_a_longer_one_is_bad(end, fill)
 
 
 def test_a_line_is_copied_byte_for_byte(tmp_path):
-    """A rejected line is kept as it was, even one too long to hold in memory."""
+    """A bad line is kept as it was, even one too long to hold in memory."""
     raw = b"a\n" + b"\xff" * (2 * LINE_MAX + 5) + b"\r\nb"
     (tmp_path / "in").write_bytes(raw)
     out = io.BytesIO()
     with (tmp_path / "in").open("rb") as file:
-        for line in read_lines(file, len(raw)):
+        for line in lines_of(file, len(raw)):
             copy_verbatim(file, line, out)
     assert out.getvalue() == raw
 
@@ -211,10 +217,10 @@ def test_a_line_is_copied_byte_for_byte(tmp_path):
 def test_standard_input_can_be_read_twice(monkeypatch):
     """A pipe is spooled, so that two passes see the same lines."""
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a\nb\n")))
-    assert not is_kept(Path("-"))
     with open_input(Path("-")) as file:
-        assert [line.text for line in read_lines(file, 4)] == [b"a", b"b"]
-        assert [line.text for line in read_lines(file, 4)] == [b"a", b"b"]
+        assert kept_name(Path("-"), file) is None
+        assert [line.text for line in lines_of(file, 4)] == [b"a", b"b"]
+        assert [line.text for line in lines_of(file, 4)] == [b"a", b"b"]
 
 
 @pytest.mark.parametrize("name", ["nothing.jsonl", "."])
@@ -231,7 +237,8 @@ def test_reading_takes_little_memory(tmp_path):
     path.write_bytes(line * 20_000)
     tracemalloc.start()
     with path.open("rb") as file:
-        kinds = {type(parse("f", each, "shop").command) for each in read_lines(file, path.stat().st_size)}
+        items = (parse("f", each, "shop") for each in lines_of(file, path.stat().st_size))
+        kinds = {type(item.command) for item in items if isinstance(item, Item)}
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert kinds == {PurchaseGoods}

@@ -1,12 +1,14 @@
 """A lane's queue: what it hands on is consecutive and complete; a gap is a hole that was looked at twice."""
 
+import weakref
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.lane_queue import LaneQueue, first
-from ledger.domain.delivery import Bad, Delivery, Gap, Lane, Record
-from ledger.store.lane import Claim
+from ledger.domain.delivery import Bad, Batch, Delivery, Gap, Lane, Record
+from ledger.store.tables.lane import Claim
 
 LANE = Lane("commands", 3)
 EPOCH = 7
@@ -34,11 +36,17 @@ def offsets(queue: LaneQueue[int], size_max: int = 100) -> list[int]:
     return [d.offset for d in batch.deliveries] if batch else []
 
 
+def taken(queue: LaneQueue[int]) -> Batch:
+    batch = queue.take(100)
+    assert batch
+    return batch
+
+
 def test_consecutive_records_become_one_batch_that_begins_at_the_stored_offset():
     """A batch carries the lane, its offsets without a hole, and what is between them."""
     queue = queue_at(5)
     assert arrive(queue, 5, 6, 7) == [5, 6, 7]
-    batch = queue.take(100)
+    batch = taken(queue)
     assert (batch.lane, batch.first_offset, batch.next_offset, batch.gaps) == (LANE, 5, 8, [])
     assert [d.offset for d in batch.deliveries] == [5, 6, 7]
     assert queue.epoch == EPOCH
@@ -76,7 +84,7 @@ def test_a_hole_is_sought_back_once_and_then_is_a_gap():
     assert queue.seek_to == 1
     queue.sought()
     assert arrive(queue, 3, 4) == [3, 4]
-    batch = queue.take(100)
+    batch = taken(queue)
     assert batch.gaps == [Gap(1, 3, "log_hole")]
     assert (batch.first_offset, batch.next_offset) == (0, 5)
 
@@ -87,7 +95,7 @@ def test_a_hole_that_was_the_clients_loss_is_filled():
     arrive(queue, 0, 3)
     queue.sought()
     assert arrive(queue, 1, 2, 3) == [1, 2, 3]
-    assert queue.take(100).gaps == []
+    assert taken(queue).gaps == []
 
 
 def test_what_was_on_its_way_before_the_seek_is_dropped():
@@ -96,7 +104,7 @@ def test_what_was_on_its_way_before_the_seek_is_dropped():
     arrive(queue, 2)
     assert arrive(queue, 0, 1, 2, 3) == []
     queue.reached_end(4)
-    assert (len(queue), queue.end_seen, queue.seek_to) == (0, -1, 0)
+    assert (len(queue), queue.seek_to) == (0, 0)
 
 
 def test_one_way_back_serves_all_holes_that_were_read():
@@ -109,9 +117,9 @@ def test_one_way_back_serves_all_holes_that_were_read():
     assert arrive(queue, 2, 3, 5, 9) == [2, 3, 5, 9]
     queue.reached_end(11)
     assert queue.seek_to is None
-    batch = queue.take(100)
+    batch = taken(queue)
     assert [(g.first_offset, g.next_offset) for g in batch.gaps] == [(1, 2), (4, 5), (6, 9), (10, 11)]
-    assert (batch.next_offset, queue.end_seen) == (11, 11)
+    assert batch.next_offset == 11
 
 
 def test_a_hole_first_seen_on_the_way_back_is_looked_at_again():
@@ -123,7 +131,7 @@ def test_a_hole_first_seen_on_the_way_back_is_looked_at_again():
     assert queue.seek_to == 2
     queue.sought()
     assert arrive(queue, 2, 3) == [2, 3]
-    assert queue.take(100).gaps == [Gap(0, 1, "log_hole")]
+    assert taken(queue).gaps == [Gap(0, 1, "log_hole")]
 
 
 def test_only_what_both_looks_agree_on_is_a_gap():
@@ -135,7 +143,7 @@ def test_only_what_both_looks_agree_on_is_a_gap():
     assert queue.seek_to == 3
     queue.sought()
     assert arrive(queue, 3, 4, 5, 6) == [3, 4, 5, 6]
-    assert queue.take(100).gaps == [Gap(0, 3, "log_hole")]
+    assert taken(queue).gaps == [Gap(0, 3, "log_hole")]
 
 
 def test_a_hole_before_the_end_is_a_gap_too():
@@ -143,21 +151,19 @@ def test_a_hole_before_the_end_is_a_gap_too():
     queue = queue_at(0)
     arrive(queue, 0)
     queue.reached_end(3)
-    assert (queue.seek_to, queue.end_seen) == (1, -1)
+    assert queue.seek_to == 1
     queue.sought()
     queue.reached_end(3)
-    batch = queue.take(100)
+    batch = taken(queue)
     assert (batch.gaps, batch.next_offset) == ([Gap(1, 3, "log_hole")], 3)
-    assert queue.end_seen == 3
 
 
 def test_an_end_below_what_is_here_says_nothing():
-    """An end from before the lane was taken over doesn't make it caught up."""
+    """Neither an end from before the lane was taken over nor the lane's own next offset is a hole."""
     queue = queue_at(5)
     queue.reached_end(4)
-    assert queue.end_seen == -1
     queue.reached_end(5)
-    assert queue.end_seen == 5
+    assert (len(queue), queue.seek_to) == (0, None)
 
 
 @pytest.mark.parametrize("size_max", [1, 2, 3, 100])
@@ -193,7 +199,7 @@ def test_batches_tile_the_log_whatever_the_client_loses_once(case):
     lost: set[int] = set()
     tiles: list[Delivery | Gap] = []
     turn = 0
-    while queue.next_offset < end or queue.end_seen < end:
+    while queue.next_offset < end:
         count, loses = reads[turn] if turn < len(reads) else (5, 0)
         turn += 1
         assert turn < 1000, "no progress"
@@ -224,3 +230,57 @@ def test_batches_tile_the_log_whatever_the_client_loses_once(case):
             assert present[tile.offset]
             reached = tile.offset + 1
     assert reached == end
+
+
+def test_a_batch_is_bounded_by_bytes_too():
+    """Large records go in as many batches as it takes, one that is larger than any batch alone."""
+    sizes = [40, 40, 40, 500, 10, 90, 10]
+    queue: LaneQueue[int] = LaneQueue(
+        LANE, Claim(0, EPOCH), lambda n: Delivery(n, Bad("json", ""), b"x" * sizes[n])
+    )
+    arrive(queue, *range(7))
+    batches = []
+    while batch := queue.take(100, 100):
+        batches.append([len(d.packed) for d in batch.deliveries])
+        queue.advance(batch.next_offset)
+    assert batches == [[40, 40], [40], [500], [10, 90], [10]]
+    assert queue.bytes == 0
+
+
+def test_what_waits_is_measured_before_it_is_decoded():
+    """By those decoded last: who reads ahead stops in time."""
+    queue: LaneQueue[int] = LaneQueue(
+        LANE, Claim(0, EPOCH), lambda n: Delivery(n, Bad("json", ""), b"x" * 1000)
+    )
+    arrive(queue, *range(10))
+    assert queue.bytes == 0  # nothing is known yet
+    queue.decode(2)
+    assert queue.bytes == 10_000
+
+
+class Fetched:
+    """A record as a client hands it out: an object that can be seen to be gone."""
+
+    def __init__(self, offset: int) -> None:
+        self.offset = offset
+
+
+def test_a_record_is_let_go_of_before_the_next_is_decoded():
+    """A batch of the client's records, each with its headers, is beyond the processor's caches."""
+    fetched: weakref.WeakSet[Fetched] = weakref.WeakSet()
+    alive = []
+
+    def decode(raw: Fetched) -> Delivery:
+        alive.append(len(fetched))
+        return record(raw.offset)
+
+    queue = LaneQueue(LANE, Claim(0, EPOCH), decode)
+    for offset in range(4):
+        raw = Fetched(offset)
+        fetched.add(raw)
+        queue.offer(offset, raw)
+    del raw
+    batch = queue.take(100)
+    assert batch
+    assert len(batch.deliveries) == 4
+    assert (alive, len(fetched)) == ([4, 3, 2, 1], 0)

@@ -21,7 +21,7 @@ from ledger.domain.events import (
 )
 from ledger.domain.goods import Purchase
 from ledger.domain.outcome import Rejection
-from ledger.domain.slim import AnyCommand, UserCommand, canonical
+from ledger.domain.structs import AnyStruct, CancelPurchaseStruct, UserStruct, canonical
 from tests.unit.strategies import opening_stocks, quick, unrepeated_stories
 from tests.unit.test_model import REASONS, request
 
@@ -49,7 +49,7 @@ class Step(NamedTuple):
     after: State
 
     @property
-    def command(self) -> AnyCommand:
+    def command(self) -> AnyStruct:
         return self.request.command
 
 
@@ -114,8 +114,8 @@ def test_nothing_is_made_or_lost(lines, stock):
 @given(unrepeated_stories, opening_stocks)
 def test_what_is_bought_is_what_is_not_cancelled(lines, stock):
     """The purchases that stand are those sold less those returned, and each returned once, in full."""
-    standing = Counter()
-    returned = Counter()
+    standing: Counter[str] = Counter()
+    returned: Counter[MessageKey] = Counter()
     for step in played(lines, stock):
         if isinstance(step.answer, GoodsPurchased):
             standing[step.answer.user_id] += step.answer.quantity
@@ -125,7 +125,7 @@ def test_what_is_bought_is_what_is_not_cancelled(lines, stock):
             bought = Purchase(step.answer.goods_id, step.answer.user_id, step.answer.quantity)
             assert step.before.purchases[key] == bought
             standing[step.answer.user_id] -= step.answer.quantity
-        kept = Counter()
+        kept: Counter[str] = Counter()
         for bought in step.after.purchases.values():
             kept[bought.user_id] += 0 if bought.cancelled else bought.quantity
         assert kept == standing
@@ -178,7 +178,7 @@ def test_an_event_says_what_the_command_said(lines, stock):
         if not isinstance(step.answer, Rejection):
             event = msgspec.structs.asdict(step.answer)
             assert event.items() >= msgspec.json.decode(canonical(step.command)).items()
-            if isinstance(step.answer, PurchaseCancelled) and step.command.purchase_source is None:
+            if isinstance(step.command, CancelPurchaseStruct) and step.command.purchase_source is None:
                 assert event["purchase_source"] == step.request.key.source
 
 
@@ -192,6 +192,9 @@ def test_versions_are_dense(lines, stock):
         if step.place:
             last[step.place.stream] += 1
             assert step.place.version == last[step.place.stream]
-            is_user = isinstance(step.command, UserCommand)
-            own = user.stream(step.command.user_id) if is_user else goods.stream(step.command.goods_id)
+            own = (
+                user.user_stream(step.command.user_id)
+                if isinstance(step.command, UserStruct)
+                else goods.goods_stream(step.command.goods_id)
+            )
             assert step.place.stream == own

@@ -3,6 +3,7 @@
 import socket
 import socketserver
 import threading
+from typing import ClassVar
 
 import pytest
 
@@ -12,16 +13,18 @@ from tests.support.proxy import Proxy
 class Echo(socketserver.BaseRequestHandler):
     """Answers every message with itself and remembers it."""
 
+    heard: ClassVar[list[bytes]]
+
     def handle(self):
         while data := self.request.recv(4096):
-            self.server.heard.append(data)
+            self.heard.append(data)
             self.request.sendall(data)
 
 
 @pytest.fixture
 def server():
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo) as server:
-        server.heard = []
+        Echo.heard = []
         thread = threading.Thread(target=server.serve_forever, args=[0.01])
         thread.start()
         yield server
@@ -89,7 +92,7 @@ def test_a_lost_answer_leaves_the_effect(server, proxy, connect):
     assert ask(client, b"BEGIN") == b"BEGIN"
     assert ask(client, b"COMMIT") == b""
     assert lost.wait(5)
-    assert server.heard == [b"BEGIN", b"COMMIT"]
+    assert Echo.heard == [b"BEGIN", b"COMMIT"]
     assert ask(connect(), b"COMMIT") == b"COMMIT"
 
 

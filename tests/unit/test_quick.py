@@ -11,7 +11,7 @@ from pydantic import AfterValidator
 from ledger.domain.commands import COMMANDS, KEY_PART_MAX
 from producer.jsonl import Item, parse, read, to_line
 from producer.lines import LINE_MAX, Block, Line
-from producer.quick import quick, quick_lines
+from producer.plain import quick, quick_lines
 from tests.unit.strategies import commands, keys, stories
 
 
@@ -70,7 +70,7 @@ def test_lines_in_a_row_are_read_as_each_of_them(lines, end):
     if plain is not None:
         items = [parse("f", line, "shop") for line in Block(1, 0, text, 0).lines()]
         assert [*plain.ready("shop")] == [isinstance(item, Item) and item.ready() for item in items]
-        assert plain.have_ids == all(item.id for item in items)
+        assert plain.have_ids == all(isinstance(item, Item) and item.id for item in items)
 
 
 @pytest.mark.parametrize("text", [b"%b%b\n\n", b"\n%b%b\n", b"%b\n\n%b", b"%b\n%b", b"%b", b"\n"])
@@ -95,6 +95,7 @@ def test_ordinary_lines_are_taken_together(end):
     """A block of ordinary lines is judged at once, whatever their types and forms."""
     lines = [*PLAIN, *(json.dumps(json.loads(line)).encode() for line in PLAIN)]
     plain = quick_lines(end.join(lines) + end, "shop")
+    assert plain
     assert [*plain.ready("shop")] == [quick(line, "shop") for line in lines]
 
 

@@ -2,7 +2,7 @@
 
 import random
 
-from ledger.store import copy
+from ledger.store.connection import copy
 
 
 def test_rows_are_sent_by_primary_key_and_digested_in_their_own_order():

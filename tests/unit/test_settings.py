@@ -3,7 +3,7 @@
 import pytest
 
 from ledger.errors import BadSettings
-from stockledger import properties
+from producer import librdkafka
 from stockledger.settings import PREFIX, load, strangers
 
 CANARY = "canary-7f3a"
@@ -89,9 +89,9 @@ def test_a_property_whose_name_has_an_underscore(env):
 
 def test_every_property_has_a_variable():
     """No two properties share a variable, and each one's variable leads back to it."""
-    assert len(properties.known()) > 100
-    for name in properties.known():
-        assert properties.dotted(name.replace(".", "_")) == name
+    assert len(librdkafka.known()) > 100
+    for name in librdkafka.known():
+        assert librdkafka.dotted(name.replace(".", "_")) == name
 
 
 def test_x_before_environment(env):

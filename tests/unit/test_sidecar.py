@@ -1,6 +1,7 @@
 """Ids for lines without one: no line ever gets two, whatever dies when."""
 
 import errno
+import fcntl
 import hashlib
 import io
 import json
@@ -39,7 +40,7 @@ class Shop:
 
     def sent(self):
         """The ids that went out for each user."""
-        ids = {}
+        ids: dict[str, set[str]] = {}
         for _, id, _, fields in recorded(self.record):
             ids.setdefault(fields["user_id"], set()).add(id)
         return ids
@@ -124,6 +125,7 @@ def test_an_edited_line_is_refused(shop, edited):
         shop.publish()
     assert "orders.jsonl" in caught.value.message
     assert "restore" in caught.value.remedy
+    assert "remove" not in caught.value.remedy  # nobody knows here what was sent
     assert (shop.ids.read_bytes(), shop.record.read_bytes()) == before
     assert not shop.new_ids.exists()
 
@@ -168,6 +170,137 @@ def test_standard_input_needs_a_place_for_ids(shop, tmp_path, monkeypatch):
             publish_lines(RecordingPublisher(shop.record), Path("-"), ids=tmp_path / "ids")
     assert [len(ids) for ids in shop.sent().values()] == [1, 1, 1]
     assert len(recorded(shop.record)) == 6
+
+
+# Names that lead here, or only seem to
+
+WITHOUT_IDS = """
+import sys
+from pathlib import Path
+from producer.lines import BadInput
+from producer.publish import publish_lines
+from tests.support.recording_publisher import RecordingPublisher
+
+try:
+    print(publish_lines(RecordingPublisher(Path(sys.argv[1])), sys.argv[2]).ids)
+except BadInput as error:
+    print(error.message)
+"""
+MANY = '"$(yes "$(cat "$ORDERS")" | head -n 6000)"'
+
+
+def published_by(shop, name, redirect):
+    """What a process of its own says; the shell gives it the descriptors that `redirect` describes."""
+    script = f'exec "$0" -c "$1" "$2" {name} {redirect}'
+    words = ["bash", "-c", script, sys.executable, WITHOUT_IDS, shop.record]
+    environment = os.environ | {"ORDERS": str(shop.orders)}
+    return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("name", ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"])
+def test_another_name_of_a_file_shares_its_sidecar(shop, name):
+    """A name that the shell opened the file under leads to the file, and so to its ids."""
+    for _ in range(2):
+        published_by(shop, name, '< "$ORDERS"')
+    published_by(shop, "/dev/fd/9", '9< "$ORDERS"')
+    shop.publish()
+    assert [len(ids) for ids in shop.sent().values()] == [1, 1, 1]
+    assert sorted(os.listdir(shop.orders.parent)) == ["orders.jsonl", "orders.jsonl.ids", "sent"]
+
+
+@pytest.mark.parametrize(
+    ("name", "redirect"),
+    [
+        ("/dev/stdin", '< <(cat "$ORDERS")'),
+        ("/dev/stdin", f"<<< {MANY}"),
+        ("/dev/fd/8", f"8<<< {MANY}"),
+        ("/dev/fd/7", '7< <(cat "$ORDERS")'),
+        ("-", '< "$ORDERS"'),
+    ],
+)
+def test_what_no_name_leads_to_keeps_no_ids(shop, name, redirect):
+    """A pipe, and a here-document's file, which is deleted already: its lines need ids, nothing is sent."""
+    assert "has no id" in published_by(shop, name, redirect)
+    assert not recorded(shop.record)
+    assert os.listdir(shop.orders.parent) == ["orders.jsonl"]
+
+
+def test_a_name_that_was_given_to_another_file_keeps_no_ids(shop, monkeypatch):
+    """The file that is read was replaced while it was opened: the ids beside the name aren't its own."""
+    opened = Path.open
+
+    def replaced(path, *arguments):
+        file = opened(path, *arguments)
+        shop.orders.rename(shop.orders.with_name("old"))
+        shop.orders.touch()
+        return file
+
+    monkeypatch.setattr(Path, "open", replaced)
+    with pytest.raises(BadInput, match="has no id"):
+        shop.publish()
+
+
+def test_one_hard_link_of_several_keeps_no_ids(shop):
+    """Each name would have ids of its own, and both would buy; with `ids` named, one place serves both."""
+    other = shop.orders.with_name("other.jsonl")
+    other.hardlink_to(shop.orders)
+    with pytest.raises(BadInput, match="has no id"):
+        shop.publish()
+    for path in (shop.orders, other):
+        publish_lines(RecordingPublisher(shop.record), path, ids=shop.ids)
+    assert [len(ids) for ids in shop.sent().values()] == [1, 1, 1]
+
+
+def test_a_file_that_is_mounted_alone_keeps_no_ids(shop, monkeypatch):
+    """`docker run -v .../orders.jsonl:/orders.jsonl`: the folder around it goes with the container."""
+    odd = shop.orders.rename(shop.orders.with_name("or ders\\.jsonl"))
+    mounts = shop.orders.with_name("mountinfo")
+    escaped = str(odd).replace("\\", "\\134").replace(" ", "\\040")
+    mounts.write_text(f"1 1 0:21 / / rw - ext4 /dev/a rw\n2 1 0:21 /x {escaped} rw - ext4 /dev/a rw\n")
+    monkeypatch.setattr("producer.lines.MOUNTS", mounts)
+    with pytest.raises(BadInput, match="has no id"):
+        publish_lines(RecordingPublisher(shop.record), odd)
+    mounts.write_text(mounts.read_text().splitlines()[0])
+    assert publish_lines(RecordingPublisher(shop.record), odd).ids_made == 3
+
+
+# Planted files
+
+
+@pytest.mark.parametrize("name", ["orders.jsonl.ids", "orders.jsonl.ids.new"])
+def test_a_planted_link_is_never_followed(shop, tmp_path, name):
+    """Whoever may write to the folder can't have us empty or fill somebody else's file."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    (shop.orders.parent / name).symlink_to(victim)
+    with pytest.raises(BadInput, match="links aren't followed"):
+        shop.publish()
+    assert victim.read_bytes() == b"precious"
+    assert not recorded(shop.record)
+
+
+@pytest.mark.parametrize("plant", [os.mkfifo, lambda path: path.hardlink_to(path.with_name("victim"))])
+def test_what_no_run_has_left_is_in_the_way(shop, plant):
+    """A pipe or another name of somebody's file in the new sidecar's place is refused, not used."""
+    victim = shop.orders.with_name("victim")
+    victim.write_bytes(b"precious")
+    plant(shop.new_ids)
+    with pytest.raises(BadInput, match="is in the way") as caught:
+        shop.publish()
+    assert caught.value.remedy == f"rm {shop.new_ids}"
+    assert victim.read_bytes() == b"precious"
+
+
+def test_the_sidecar_is_readable_by_its_owner_alone(shop):
+    """Ids are what a stranger would need to take a purchase's place."""
+    shop.publish()
+    assert shop.ids.stat().st_mode & 0o777 == 0o600
+
+
+def test_ids_never_take_the_place_of_a_device(shop):
+    """`--ids /dev/null` would replace the device by a file."""
+    with pytest.raises(BadInput, match="is no file"):
+        shop.publish(ids=Path("/dev/null"))
 
 
 # Crashes
@@ -227,10 +360,17 @@ def test_ids_are_durable_before_the_first_send(shop, monkeypatch):
     """File synced, renamed, folder synced, in this order and all before a command goes out."""
     steps = []
     synced, replaced = os.fsync, os.replace
-    monkeypatch.setattr(
-        os, "fsync", lambda fd: (steps.append(os.readlink(f"/proc/self/fd/{fd}")), synced(fd))
-    )
-    monkeypatch.setattr(os, "replace", lambda *names: (steps.append("rename"), replaced(*names)))
+
+    def fsync(fd):
+        steps.append(os.readlink(f"/proc/self/fd/{fd}"))
+        synced(fd)
+
+    def replace(*names):
+        steps.append("rename")
+        replaced(*names)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
     publisher = RecordingPublisher(shop.record, on_send=lambda count: steps.append("send"))
     publish_lines(publisher, shop.orders)
     folder = str(shop.orders.parent)
@@ -256,16 +396,16 @@ def test_two_runs_at_once_share_their_ids_or_one_is_refused(shop, monkeypatch):
 
 def test_a_run_that_opened_a_file_just_renamed_is_refused(shop, monkeypatch):
     """Between open and lock the other run may put the file in its place: it isn't truncated then."""
-    locked = sidecar.fcntl.flock
+    locked = fcntl.flock
 
     def late(file, operation):
         with monkeypatch.context() as undone:
-            undone.setattr(sidecar.fcntl, "flock", locked)
+            undone.setattr(fcntl, "flock", locked)
             os.replace(shop.new_ids, shop.ids)
         locked(file, operation)
 
     shop.new_ids.write_bytes(b"ids of the other run\n")
-    monkeypatch.setattr(sidecar.fcntl, "flock", late)
+    monkeypatch.setattr(fcntl, "flock", late)
     with pytest.raises(BadInput, match="another process"), Sidecar(shop.ids, "orders.jsonl") as second:
         second.remember(line(1), "shop")
     assert shop.ids.read_bytes() == b"ids of the other run\n"
@@ -292,7 +432,9 @@ def test_a_full_disk_is_refused(shop, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
 
         def close(self):
-            self.flush()
+            if not self.closed:  # like a file: it is closed all the same
+                super().close()
+                self.flush()
 
     monkeypatch.setattr(sidecar, "_locked", lambda path, name: FullDisk())
     with pytest.raises(BadInput, match=r"can't keep the ids in .*: No space left"):

@@ -1,13 +1,14 @@
 """The quick decoder against the authority: what it accepts, the model accepts, with the same fields."""
 
 import json
+from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.domain import slim
+from ledger.domain import structs
 from ledger.domain.commands import COMMANDS
 from ledger.domain.envelope import parse_fields, validate
 from tests.unit.strategies import commands, quick
@@ -15,7 +16,7 @@ from tests.unit.test_decoder_fuzz import TOKENS
 
 OFTEN = quick(400)
 
-PLAIN = {
+PLAIN: dict[str, dict[str, Any]] = {
     "RegisterUser": {"name": "Anna Bohm", "user_id": "anna"},
     "CloseUser": {"user_id": "\xe4nna"},
     "ListGoods": {"goods_id": "BANK CHARGES", "name": "1:2"},
@@ -24,7 +25,7 @@ PLAIN = {
     "PurchaseGoods": {"goods_id": "tea", "quantity": 5, "unit_price_minor": 0, "user_id": "anna"},
     "CancelPurchase": {"goods_id": "tea", "purchase_id": "p1", "purchase_source": "crm"},
 }
-EDGES = [
+EDGES: list[Any] = [
     *(0, 1, -1, 10**9, 10**9 + 1, 10**12, 10**12 + 1, 2**63, 2**64, 1.0, True, None, [], {}, ""),
     *("a b", " ", " a", "a ", "\0", "\t", "\x7f", "\\", '"', '" '),
     *("\ud800", "e\u0301", "\xe9", "\u0301", "\u202e", "\xa0"),
@@ -32,10 +33,10 @@ EDGES = [
 ]
 
 
-def authority(name: str, value: bytes) -> slim.AnyCommand | None:
+def authority(name: str, value: bytes) -> structs.AnyStruct | None:
     """What the model makes of the bytes; None: they are no such command."""
     try:
-        return slim.of(validate(COMMANDS[name], parse_fields(value.decode())))
+        return structs.struct_of(validate(COMMANDS[name], parse_fields(value.decode())))
     except ValueError:
         return None
 
@@ -46,24 +47,24 @@ def agrees(name: str, value: bytes) -> bool:
     if command is None:
         return False
     assert command == authority(name, value)
-    assert type(command) is slim.COMMANDS[name]
+    assert type(command) is structs.STRUCTS[name]
     return True
 
 
-def plain(name: str, value: bytes) -> slim.AnyCommand | None:
+def plain(name: str, value: bytes) -> structs.AnyStruct | None:
     """The command in the bytes, if they need no second look."""
     try:
-        command = slim.DECODE[name](value)
+        command = structs.DECODE[name](value)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
-    return command if slim.is_plain(value, slim.canonical(command)) else None
+    return command if structs.is_plain(value, structs.canonical(command)) else None
 
 
 @OFTEN
 @given(commands, st.data())
 def test_any_bytes_are_judged_alike(command, data):
     """A valid payload with one to three things done to its bytes."""
-    value = slim.canonical(command)
+    value = structs.canonical(command)
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(value)))
         end = data.draw(st.integers(at, min(len(value), at + 9)))
@@ -89,7 +90,7 @@ def test_any_fields_are_judged_alike(name, data):
 def test_the_canonical_form_is_the_models(command):
     """The canonical form of a model and of its slim twin is what pydantic writes without the nulls."""
     written = command.model_dump_json(exclude_none=True).encode()
-    assert slim.canonical(command) == slim.canonical(slim.of(command)) == written
+    assert structs.canonical(command) == structs.canonical(structs.struct_of(command)) == written
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -128,7 +129,7 @@ def test_what_is_not_plain_is_left_to_the_model(name, text):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_twins_have_the_same_fields(name):
     """Each model has a slim twin with its fields in its order, the same ones required."""
-    fields = msgspec.structs.fields(slim.COMMANDS[name])
+    fields = msgspec.structs.fields(structs.STRUCTS[name])
     model = COMMANDS[name].model_fields
     assert [field.name for field in fields] == list(model)
     assert [field.required for field in fields] == [field.is_required() for field in model.values()]

@@ -3,19 +3,20 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from ledger.domain.events import EVENTS, GoodsPurchased, StockReceived
-from ledger.domain.upcast import Step, Stored, load
+from ledger.domain.upcast import Stored, UpcastStep, load
 
 CORPUS = Path(__file__).parent / "corpus"
 # Append only: file, number of its lines, SHA-256 of their types and payloads. See corpus/README.md.
 PINNED = [("0.1.0.jsonl", 25, "9c15c001b94afb22536f34c41345b72d6f2683fc89ad27b4f166a5a1967c0cc1")]
 
 
-def lines(file: str) -> list[dict]:
+def lines(file: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (CORPUS / file).read_text(encoding="utf-8").splitlines()]
 
 
@@ -77,8 +78,8 @@ def renamed(fields):
 def test_steps_follow_one_another():
     """A payload goes through the steps of all releases since it was stored; newer ones are left alone."""
     steps = (
-        Step("GoodsSold", lambda f: "pieces" in f, renamed),
-        Step("GoodsSold", lambda f: True, lambda f: Stored("GoodsPurchased", f)),
+        UpcastStep("GoodsSold", lambda f: "pieces" in f, renamed),
+        UpcastStep("GoodsSold", lambda f: True, lambda f: Stored("GoodsPurchased", f)),
     )
     event = GoodsPurchased(user_id="anna", goods_id="tea", quantity=2)
     assert load("GoodsSold", '{"user_id":"anna","goods_id":"tea","pieces":2}', steps) == event

@@ -57,7 +57,7 @@ def test_a_user_is_closed_once():
 
 def test_versions_of_a_user():
     """A user's stream is named after the id, and each event adds one to its version."""
-    registered = user.evolve(user.UNKNOWN, ANNA)
-    closed = user.evolve(registered, ANNA_LEFT)
-    assert user.stream("anna") == "user-anna"
+    registered = user.evolve_user(user.UNKNOWN, ANNA)
+    closed = user.evolve_user(registered, ANNA_LEFT)
+    assert user.user_stream("anna") == "user-anna"
     assert (registered, closed) == (user.User(version=1), user.User(version=2, closed=True))

@@ -1,0 +1,201 @@
+"""The consumer group as its coordinator describes it, and why it can't be joined.
+
+Kafka's client tries for ever and says nothing of it: a worker would be ready, own no lane, and look well.
+"""
+
+import time
+import uuid
+from collections.abc import Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from threading import Thread
+
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource
+
+from consumer.clients import KafkaProperties, answer, forget_frames, open_admin, open_consumer
+from ledger.errors import BadSettings, BrokerUnavailable, GroupUnavailable, LedgerError, Stop
+
+TIMEOUT_S = 3.0
+PATIENCE_S = 20.0
+"""How long a group may be without a coordinator: the first one ever waits until Kafka has made its topic."""
+ASK_AFTER_S = 2.0
+INTERVAL_S = 5.0
+AGAIN_S = 0.5
+TRIAL_S = 10.0
+OFFSETS_TOPIC = "__consumer_offsets"
+COPIES = "offsets.topic.replication.factor"
+STRATEGY = "partition.assignment.strategy"
+MEMBERSHIP = {"group.protocol", "group.remote.assignor", "session.timeout.ms", STRATEGY}
+"""Properties that a broker may refuse a member for."""
+NO_ANSWER = {
+    KafkaError._TIMED_OUT,
+    KafkaError._TRANSPORT,
+    KafkaError._WAIT_COORD,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+}
+REFUSALS = {
+    KafkaError.INCONSISTENT_GROUP_PROTOCOL,
+    KafkaError.INVALID_SESSION_TIMEOUT,
+    KafkaError.GROUP_MAX_SIZE_REACHED,
+}
+
+
+class GroupWatch:
+    """Looks for the group's coordinator as long as we have no lane, without waiting for the answer."""
+
+    def __init__(self, kafka: KafkaProperties, group: str) -> None:
+        self._kafka = kafka
+        self._group = group
+        self._answer: Future[bool] | None = None
+        self._due = time.monotonic() + ASK_AFTER_S
+
+    def look(self, *, idle: bool) -> None:
+        """Raises GroupUnavailable where there is none, which the client itself never says."""
+        if self._answer is not None and self._answer.done():
+            future, self._answer = self._answer, None
+            if idle and not future.result():
+                self._judge()
+        elif idle and self._answer is None and time.monotonic() >= self._due:
+            self._due = time.monotonic() + INTERVAL_S
+            self._answer = Future()
+            Thread(target=_ask, args=(self._kafka, self._group, self._answer), daemon=True).start()
+
+    def _judge(self) -> None:
+        try:
+            fault = no_coordinator(self._kafka, self._group)
+        except BrokerUnavailable:
+            return  # no broker answers at all: the consumer says so
+        raise fault
+
+
+def _ask(kafka: KafkaProperties, group: str, answer: "Future[bool]") -> None:
+    """Whether the group has a coordinator: one that says where its members are.
+
+    By a consumer that doesn't join. An admin client whose question for a coordinator isn't answered in time,
+    because the broker is frozen, ends the process (an assertion in librdkafka 2.16).
+    """
+    consumer = open_consumer(kafka, group=group)
+    try:
+        consumer.committed([TopicPartition(OFFSETS_TOPIC, 0)], timeout=TIMEOUT_S)
+        answer.set_result(True)
+    except KafkaException as error:
+        answer.set_result(error.args[0].code() not in NO_ANSWER)
+        forget_frames(error)
+    finally:
+        consumer.close()
+
+
+def assignor(kafka: KafkaProperties, group: str) -> str:
+    """What the group's members have agreed on, "" if there are none. Raises GroupUnavailable."""
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until:
+        client = open_admin(kafka)  # by name: without a reference its requests are dropped
+        future = client.describe_consumer_groups([group], request_timeout=TIMEOUT_S)[group]
+        with suppress(BrokerUnavailable):
+            return str(answer(future, f"describe the group {group}", TIMEOUT_S).partition_assignor or "")
+        time.sleep(AGAIN_S)
+    raise no_coordinator(kafka, group)
+
+
+def no_coordinator(kafka: KafkaProperties, group: str) -> GroupUnavailable:
+    """Why nobody coordinates the group. Raises BrokerUnavailable where no broker answers at all."""
+    client = open_admin(kafka)
+    nodes = answer(
+        client.describe_cluster(request_timeout=TIMEOUT_S), "describe the cluster", TIMEOUT_S
+    ).nodes
+    copies = _copies(client, str(nodes[0].id)) if nodes else 0
+    what = f"no broker coordinates the group {group}"
+    if copies > len(nodes):
+        return GroupUnavailable(
+            f"{what}: {OFFSETS_TOPIC} needs {copies} brokers ({COPIES}), the cluster has {len(nodes)}",
+            remedy=f"set {COPIES}={len(nodes)} on the broker and restart it, or add brokers",
+        )
+    return GroupUnavailable(
+        f"{what}: no partition leader of {OFFSETS_TOPIC} answers", remedy="start the brokers that hold it"
+    )
+
+
+def _copies(client: AdminClient, broker: str) -> int:
+    resource = ConfigResource(ConfigResource.Type.BROKER, broker)
+    try:
+        found = client.describe_configs([resource], request_timeout=TIMEOUT_S)[resource].result(TIMEOUT_S)
+    except (KafkaException, TimeoutError) as error:
+        forget_frames(error)
+        return 0  # an ACL may hide it
+    return int(found[COPIES].value) if COPIES in found else 0
+
+
+def refusal(kafka: KafkaProperties, group: str, error: KafkaError) -> LedgerError:
+    """The ledger's fault for what the coordinator has against us as a member."""
+    if error.code() == KafkaError.INVALID_SESSION_TIMEOUT:
+        return BadSettings(
+            f"the broker refuses session.timeout.ms={kafka.get('session.timeout.ms')}: {error.str()}",
+            remedy="leave session.timeout.ms out",
+        )
+    if error.code() != KafkaError.INCONSISTENT_GROUP_PROTOCOL:
+        return GroupUnavailable(f"the group {group} can't be joined: {error.str()}")
+    return other_assignor(kafka, group, assignor(kafka, group))
+
+
+def other_assignor(kafka: KafkaProperties, group: str, theirs: str) -> GroupUnavailable:
+    """Members with different assignors can't share out lanes."""
+    ours = kafka.get(STRATEGY, "cooperative-sticky")
+    return GroupUnavailable(
+        f"the group {group} has members with another assignor: theirs is {theirs or 'unknown'}, ours {ours}",
+        remedy=f"stop those, or run with theirs: stockledger run -X {STRATEGY}={theirs or 'range'}",
+    )
+
+
+def gave_up(kafka: KafkaProperties, error: KafkaError) -> Stop:
+    """The client's last word: it can't go on."""
+    if "group.protocol" in kafka and "not support" in error.str().lower() + error.name().lower():
+        return BadSettings(
+            f"the broker doesn't take group.protocol={kafka['group.protocol']}: {error.str()}",
+            remedy="leave group.protocol out, or switch that protocol on at the broker",
+        )
+    return Stop(f"the Kafka client gave up: {error.str()}", remedy="stockledger config")
+
+
+def examine(kafka: KafkaProperties, group: str, topic: str) -> str:
+    """Whether the group can be joined as we would, in words; joins none but one of its own, for a moment.
+
+    Raises GroupUnavailable, BadSettings, or what else a member would meet.
+    """
+    theirs = assignor(kafka, group)
+    ours = kafka.get(STRATEGY, "cooperative-sticky").split(",")
+    if theirs and kafka.get("group.protocol") != "consumer" and theirs not in ours:
+        raise other_assignor(kafka, group, theirs)
+    if MEMBERSHIP & kafka.keys():
+        _try(kafka, f"{group}-doctor-{uuid.uuid4().hex[:8]}", topic)
+    return f"{group} has a coordinator" + (f", its members use {theirs}" if theirs else "")
+
+
+def _try(kafka: KafkaProperties, group: str, topic: str) -> None:
+    """Join a group of this name with these properties, and remove it. Silence is no finding."""
+    faults: list[LedgerError] = []
+    assigned: list[object] = []
+
+    def note(error: KafkaError) -> None:
+        if error.fatal() or error.code() == KafkaError._FATAL:
+            faults.append(gave_up(kafka, error))
+        elif error.code() in REFUSALS:
+            faults.append(refusal(kafka, group, error))
+
+    alone: Mapping[str, str] = {name: value for name, value in kafka.items() if name != "group.instance.id"}
+    consumer = open_consumer(alone, group=group, on_error=note)
+    try:
+        consumer.subscribe([topic], on_assign=lambda *_: assigned.append(1))
+        until = time.monotonic() + TRIAL_S
+        while not faults and not assigned and time.monotonic() < until:
+            message = consumer.poll(0.1)
+            if message is not None and (error := message.error()):
+                note(error)
+    finally:
+        consumer.close()
+    client = open_admin(kafka)
+    with suppress(KafkaException, TimeoutError):  # then Kafka does so itself, some time
+        client.delete_consumer_groups([group], request_timeout=TIMEOUT_S)[group].result(TIMEOUT_S + 1)
+    if faults:
+        raise faults[0]

@@ -1,0 +1,97 @@
+"""Records that an open producer transaction hides: acknowledged, perhaps, and read by nobody yet.
+
+A reader of committed records stops where the earliest transaction that is still open begins. What stands
+after that point waits with it, whoever wrote it; so there is more to apply than the last stable offset tells.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from confluent_kafka import KafkaException, TopicPartition
+
+from consumer.admin import Marks
+from consumer.clients import RAW_READS, REQUEST_TIMEOUT_S, KafkaProperties, fault, open_consumer
+from ledger.domain.delivery import Lane
+from ledger.figures import counted
+
+BOOTSTRAP = "bootstrap.servers"
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """The offsets of a lane from the first record of an open transaction to the log's end.
+
+    `since` is that record's time, by its producer's clock; None where Kafka didn't hand it out in time.
+    """
+
+    lane: Lane
+    first_offset: int
+    next_offset: int
+    since: datetime | None
+    remedy: str
+
+    @property
+    def records(self) -> int:
+        """How many offsets they are."""
+        return self.next_offset - self.first_offset
+
+    def as_json(self) -> dict[str, Any]:
+        """As `--json` shows it."""
+        offsets = {"first_offset": self.first_offset, "records": self.records}
+        return {**self.lane._asdict(), **offsets, "since": self.since}
+
+    def __str__(self) -> str:
+        age_s = (datetime.now(UTC) - self.since).total_seconds() if self.since else None
+        open_for = "" if age_s is None else f", open for {max(age_s, 0):.0f} s"
+        return (
+            f"{counted(self.records, 'record')} of {self.lane} wait after a producer's open transaction "
+            f"that began at offset {self.first_offset}{open_for}"
+        )
+
+
+def hidden(kafka: KafkaProperties, topic: str, marks: Mapping[int, Marks]) -> list[Hidden]:
+    """What open transactions hide of each partition. Raises BrokerUnavailable or TopicUnfit."""
+    starts = {Lane(topic, p): at.stable for p, at in marks.items() if at.stable < at.end}
+    times = _times(kafka, starts) if starts else {}
+    return [
+        Hidden(lane, start, marks[lane.partition].end, times.get(lane), _remedy(kafka, lane, start))
+        for lane, start in starts.items()
+    ]
+
+
+def _remedy(kafka: KafkaProperties, lane: Lane, start: int) -> str:
+    """What a person can do; while its producer lives, its `transaction.timeout.ms` ends it at last."""
+    return (
+        "let its producer commit or abort, or abort it: kafka-transactions.sh --bootstrap-server "
+        f"{kafka.get(BOOTSTRAP, 'localhost:9092')} abort --topic {lane.topic} "
+        f"--partition {lane.partition} --start-offset {start}"
+    )
+
+
+def _times(kafka: KafkaProperties, starts: Mapping[Lane, int]) -> dict[Lane, datetime]:
+    """When the records at these offsets were made, as far as Kafka hands them out in time."""
+    consumer = open_consumer(kafka, group=RAW_READS, isolation="read_uncommitted")
+    found: dict[Lane, datetime] = {}
+    deadline = time.monotonic() + REQUEST_TIMEOUT_S
+    try:
+        consumer.assign([TopicPartition(*lane, offset) for lane, offset in starts.items()])
+        while len(found) < len(starts) and (left_s := deadline - time.monotonic()) > 0:
+            message = consumer.poll(left_s)
+            if message is None or message.error():
+                continue
+            lane = Lane(str(message.topic()), message.partition() or 0)
+            found.setdefault(lane, datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC))
+    except KafkaException as error:
+        raise fault(error.args[0], "read an open transaction") from error
+    finally:
+        consumer.close()
+    return found
+
+
+def first_of(found: list[Hidden]) -> str:
+    """All of them in a sentence: the one that is open longest, and how many more there are."""
+    oldest = min(found, key=lambda each: each.since or datetime.now(UTC))
+    return f"{oldest}" + (f" (and so do {len(found) - 1} more lanes)" if len(found) > 1 else "")

@@ -1,0 +1,85 @@
+"""A topic's raw records, each with what it says. Nothing here joins a group or moves an offset.
+
+Raises the ledger's faults: BrokerUnavailable where nobody answers in time, TopicUnfit where the topic can't
+be used.
+"""
+
+from collections.abc import Iterator
+from typing import cast
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from consumer.clients import PATIENT_TIMEOUT_S, RAW_READS, KafkaProperties, fault, open_consumer
+from consumer.raw_headers import RawReader
+from ledger.domain import envelope
+from ledger.domain.delivery import Bad, Delivery, Headers, Lane, Unread, pack
+from ledger.errors import BrokerUnavailable
+
+READ_SIZE = 1000
+
+
+def deliveries(kafka: KafkaProperties, lane: Lane, first_offset: int, next_offset: int) -> Iterator[Delivery]:
+    """The lane's committed records in [`first_offset`, `next_offset`), as far as Kafka still has them.
+
+    Raises BrokerUnavailable or TopicUnfit.
+    """
+    consumer, raw = open_consumer(kafka, group=RAW_READS), RawReader(kafka)
+    try:
+        position = max(first_offset, _kept_from(consumer, lane))
+        consumer.assign([TopicPartition(lane.topic, lane.partition, position)])
+        while position < next_offset:
+            messages = available(consumer, READ_SIZE, PATIENT_TIMEOUT_S)
+            if not messages:
+                raise BrokerUnavailable(f"read {lane}: no answer", remedy="stockledger doctor")
+            for message in messages:
+                error = message.error()
+                if error and error.code() != KafkaError._PARTITION_EOF:
+                    raise fault(error, f"read {lane}")
+                position = offset_of(message) + (0 if error else 1)
+                if error and position < next_offset:
+                    return  # the log ends before the range does
+                if not error and position <= next_offset:
+                    yield raw.complete(lane, delivery(message))
+    finally:
+        raw.close()
+        consumer.close()
+
+
+def _kept_from(consumer: Consumer, lane: Lane) -> int:
+    try:
+        marks = consumer.get_watermark_offsets(TopicPartition(*lane), timeout=PATIENT_TIMEOUT_S)
+    except KafkaException as error:
+        raise fault(error.args[0], f"read {lane}") from error
+    return int(marks[0])
+
+
+def available(consumer: Consumer, size_max: int, timeout_s: float) -> list[Message]:
+    """Wait for a first message, then take whatever else is there: never wait to fill a batch."""
+    first = consumer.poll(timeout_s)
+    return [] if first is None else [first, *consumer.consume(size_max - 1, timeout=0)]
+
+
+def offset_of(message: Message) -> int:
+    """The message's offset, which every consumed message has."""
+    offset = message.offset()
+    assert offset is not None
+    return offset
+
+
+NOTHING = iter(())
+
+
+def delivery(message: Message) -> Delivery:
+    """The record and what it says; Unread where that isn't known yet."""
+    offset, key, value = offset_of(message), message.key(), message.value()
+    epoch, (_, time_ms) = message.leader_epoch(), message.timestamp()
+    epoch = -1 if epoch is None else epoch
+    try:
+        headers = cast("Headers | None", message.headers())
+        next(
+            NOTHING, None
+        )  # raises what the binding may have left pending; its list then isn't to be touched
+    except Exception:  # noqa: BLE001 (the binding fails in several ways on header names that aren't UTF-8)
+        bad = Bad("headers", "a header's name isn't UTF-8; the headers couldn't be read")
+        return Unread(offset, bad, pack(key, value, None, epoch, time_ms))
+    return Delivery(offset, envelope.decode(headers, value), pack(key, value, headers, epoch, time_ms))

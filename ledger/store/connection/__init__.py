@@ -1,0 +1,1 @@
+"""What lies between a function and the server: sessions, their settings, and what a server answers."""

@@ -1,0 +1,82 @@
+"""Statements that travel together: several in one round trip, each with a snapshot of its own.
+
+A small batch's time is its round trips, and most of each is the driver's. A simple query may hold several
+statements; they are prepared once a session, so that Postgres needn't plan them anew. They mean what they
+mean one by one: in READ COMMITTED a statement takes its snapshot after the one before it has ended, so what a
+lock guards may be read by the next. Where one fails, the rest isn't run. The caller owns the transaction.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, LiteralString, NamedTuple, TypeVar
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import TupleRow
+
+from ledger.store.connection.database import Connection
+
+T = TypeVar("T")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+BEGIN = (
+    b"BEGIN",
+    b"SET LOCAL plan_cache_mode = force_generic_plan",
+    b"SET LOCAL enable_seqscan = off",
+    b"SET LOCAL enable_bitmapscan = off",
+)
+"""A plan for these very values would take as long to make as most of these statements to run.
+
+And no statistics make it read a whole table: while a table is small that looks cheap, and the plan stays
+when it has grown. Each statement of a batch finds its rows by a key, so an index is there for all of them.
+"""
+
+
+class Statement(NamedTuple, Generic[T]):
+    """A statement yet to be executed, and what its rows mean. Who makes one executes nothing.
+
+    What a `tables` function with a name in `_statement` returns: the batch decides which of them travel
+    together. Every other function there takes a connection and executes.
+    """
+
+    sql: LiteralString
+    parameters: tuple[str | int | bytes | None, ...]
+    answer: Callable[[list[TupleRow]], T]
+
+
+def execute(conn: Connection, statement: Statement[T]) -> T:
+    """Execute this one alone; returns its answer."""
+    return statement.answer(exchange(conn, [statement])[0])
+
+
+def execute_together(
+    conn: Connection, a: Statement[A], b: Statement[B], c: Statement[C], *, begin: bool = False
+) -> tuple[A, B, C]:
+    """Execute all in this order, with `begin` after the BEGIN of a transaction; returns their answers."""
+    rows = exchange(conn, [a, b, c], begin=begin)
+    return a.answer(rows[0]), b.answer(rows[1]), c.answer(rows[2])
+
+
+def exchange(
+    conn: Connection, statements: Sequence[Statement[Any]], *, begin: bool = False
+) -> list[list[TupleRow]]:
+    """The rows of each, by one message and its reply."""
+    before = BEGIN if begin else ()
+    message = b"; ".join([*before, *(prepared(conn, statement.sql) for statement in statements)])
+    values = [value for statement in statements for value in statement.parameters]
+    with psycopg.ClientCursor(conn) as cursor:
+        cursor.execute(message, values)
+        return [cursor.set_result(len(before) + n).fetchall() for n in range(len(statements))]
+
+
+def prepared(conn: Connection, statement: LiteralString) -> bytes:
+    """How to execute the statement, which the session prepares at its first use."""
+    if statement not in conn.prepared:
+        name = sql.Identifier(f"together_{len(conn.prepared)}")
+        first, *rest = statement.split("%s")
+        numbered = first + "".join(f"${number}{part}" for number, part in enumerate(rest, 1))
+        conn.execute(sql.SQL("PREPARE {} AS {}").format(name, sql.SQL(numbered)))
+        values = sql.SQL("({})").format(sql.SQL(", ").join([sql.SQL("%s")] * len(rest)))
+        call = sql.SQL("EXECUTE {}{}").format(name, values if rest else sql.SQL(""))
+        conn.prepared[statement] = call.as_bytes(conn)
+    return conn.prepared[statement]

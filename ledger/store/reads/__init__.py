@@ -1,0 +1,1 @@
+"""Reads over several tables, page by page."""

@@ -1,0 +1,1 @@
+"""The schema: its migrations, what it must look like, and what a projection of one's own adds."""

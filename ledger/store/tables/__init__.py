@@ -1,0 +1,1 @@
+"""The tables: one module each, statements as constants beside the functions that run them."""

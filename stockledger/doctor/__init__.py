@@ -1,0 +1,1 @@
+"""Everything that the ledger stands on, looked at one by one."""

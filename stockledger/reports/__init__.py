@@ -1,0 +1,1 @@
+"""What verbs find out: no options, no exit codes."""

@@ -1,0 +1,63 @@
+"""A dead letter as it is shown: its status, which command it seems to be, its bytes for JSON."""
+
+import base64
+import json
+import re
+from typing import Any
+
+from ledger.api import Ledger
+from ledger.domain.delivery import Record
+from ledger.store.tables.dead_letter import DeadLetter, Heading, LetterStatus
+
+REPAIRED = "repaired"
+"""A parked letter whose id has an outcome by now: the command was sent again, as it should be."""
+MEMBER = re.compile(r'"(id|source)"\s*:\s*"([^"\\]*)"')
+
+
+def status_of(book: Ledger, letter: DeadLetter) -> str:
+    """The letter's status, or `repaired`."""
+    source, id_ = claims(letter.record)
+    if letter.status is LetterStatus.PARKED and id_ and book.outcome(id_, source):
+        return REPAIRED
+    return letter.status.value
+
+
+def claims(record: Record) -> tuple[str | None, str | None]:
+    """The source and the id that a record names, however wrong the rest of it is."""
+    named = {name.lower().replace("-", "_"): value for name, value in record.headers or []}
+    source, id_ = (_text(named.get(name)) for name in ("ce_source", "ce_id"))
+    if id_ is None and record.value is not None:
+        try:
+            fields = json.loads(record.value)
+        except (ValueError, RecursionError):  # no JSON, but perhaps it was to be
+            found = MEMBER.findall(record.value.decode("utf-8", "replace"))
+            fields = dict(reversed(found))
+        if isinstance(fields, dict):
+            id_, source = _text(fields.get("id")), source or _text(fields.get("source"))
+    return source, id_
+
+
+def _text(value: object) -> str | None:
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    return value if isinstance(value, str) and value else None
+
+
+def summary(letter: Heading | DeadLetter) -> dict[str, Any]:
+    """As `--json` shows it, all but the record's value and headers."""
+    return {
+        "topic": letter.lane.topic, "partition": letter.lane.partition, "offset": letter.offset,
+        "status": letter.status, "code": letter.code, "detail": letter.detail,
+        "recorded_at": letter.recorded_at, "key": as_bytes(letter.key),
+    }  # fmt: skip
+
+
+def as_bytes(value: bytes | None) -> dict[str, str | None] | None:
+    """Bytes for JSON: as they are, and as text where they are text."""
+    if value is None:
+        return None
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        text = None
+    return {"text": text, "base64": base64.b64encode(value).decode()}

@@ -1,0 +1,109 @@
+"""How things stand: what the ledger has applied, beside what Kafka has. Changes nothing, joins no group."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from consumer import hidden
+from consumer.admin import Marks
+from consumer.hidden import Hidden
+from consumer.known_log import KnownLogs
+from ledger.api import Ledger, LedgerStatus
+from ledger.domain.delivery import Lane
+from ledger.errors import LedgerError
+from stockledger.reports import standstill
+from stockledger.reports.standstill import Still
+from stockledger.settings import Settings
+
+ANSWER_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class LaneStatus:
+    """One lane. None is what isn't known, for the reason `why`, or because the ledger hasn't met the lane."""
+
+    lane: Lane
+    next_offset: int | None
+    log_end_offset: int | None
+    lag: int | None
+    owner: str | None
+    why: str | None = None
+    last_moved_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Status:
+    """The whole picture; with a `fault`, what Kafka would have said is missing.
+
+    `hidden` is the part of the lag that waits after open transactions, `still` the lanes that nobody applies.
+    """
+
+    ledger: LedgerStatus
+    lanes: list[LaneStatus]
+    fault: LedgerError | None
+    hidden: list[Hidden] = field(default_factory=list)
+    still: list[Still] = field(default_factory=list)
+
+    @property
+    def lag(self) -> int | None:
+        """Records of the topic that aren't applied yet; None where that isn't known of each of its lanes."""
+        return None if self.fault else sum(lane.lag or 0 for lane in self.lanes)
+
+    def as_json(self) -> dict[str, Any]:
+        """The object of `status --json`."""
+        return {
+            "position": self.ledger.position,
+            "token": self.ledger.token,
+            "lag": self.lag,
+            "deliveries": self.ledger.deliveries,
+            "rejections": self.ledger.rejected,
+            "letters": self.ledger.dead_letters,
+            "lanes": [
+                {
+                    "topic": lane.lane.topic,
+                    "partition": lane.lane.partition,
+                    "next_offset": lane.next_offset,
+                    "log_end_offset": lane.log_end_offset,
+                    "lag": lane.lag,
+                    "owner": lane.owner,
+                    "last_moved_at": lane.last_moved_at,
+                    "why": lane.why,
+                }
+                for lane in self.lanes
+            ],
+            "hidden": [each.as_json() for each in self.hidden],
+            "projections": [vars(each) for each in self.ledger.projections],
+        }
+
+
+def read(ledger: Ledger, settings: Settings) -> Status:
+    """Ask both; Kafka's silence is a part of the answer. Raises what `Ledger.status` raises."""
+    stored = ledger.status()
+    name = settings.topic
+    try:
+        kafka = settings.kafka_properties()
+        known = KnownLogs(stored.lanes, stored.cluster_id)
+        marks, faults = known.compare(kafka, known.inspect(kafka, name, ANSWER_TIMEOUT_S))
+        waits = hidden.hidden(kafka, name, marks.known)
+    except LedgerError as error:
+        return Status(stored, _lanes(stored, {}, {}), error)
+    faults |= {Lane(name, partition): fault for partition, fault in marks.silent.items()}
+    there = {Lane(name, partition): found for partition, found in marks.known.items()}
+    still = standstill.find(stored.lanes, there, again=lambda: ledger.status().lanes)
+    return Status(stored, _lanes(stored, there, faults), next(iter(faults.values()), None), waits, still)
+
+
+def _lanes(
+    stored: LedgerStatus, marks: Mapping[Lane, Marks], faults: Mapping[Lane, LedgerError]
+) -> list[LaneStatus]:
+    known = {Lane(row.topic, row.partition): row for row in stored.lanes}
+    found = []
+    for lane in sorted(known.keys() | marks.keys() | faults.keys()):
+        row, there, fault = known.get(lane), marks.get(lane), faults.get(lane)
+        at = row.next_offset if row else None
+        owner, moved = (standstill.owner(row), row.last_moved_at) if row else (None, None)
+        lag = there.end - (there.first if at is None else at) if there and not fault else None
+        why = fault.message if fault else None
+        found.append(LaneStatus(lane, at, there and there.end, lag, owner, why, moved))
+    return found

@@ -1,0 +1,1 @@
+"""What all verbs have in common: how one runs, what it says, and how it ends."""

@@ -1,0 +1,56 @@
+"""Options that several verbs take, and what their values mean."""
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stockledger.verb.exits import NotYet
+from stockledger.verb.moment import POSITION, given_position
+
+if TYPE_CHECKING:
+    from ledger.api import Ledger
+
+RATE_MAX = 1e9
+WAIT_TIMEOUT_S = 10.0
+MinPosition = Annotated[
+    str | None, typer.Option(metavar=POSITION, help="Wait until the journal has come so far.")
+]
+
+
+def percent(text: str) -> float:
+    """`0.5`, `10` or `10%`. Raises what typer shows as a usage error."""
+    return _above_zero(str(text).removesuffix("%"), 100, f"{text} is no percentage above 0 and up to 100")
+
+
+def wait_for(book: "Ledger", min_position: str | None) -> None:
+    """Read your own write: not before the journal has come so far."""
+    if min_position is None:
+        return
+    try:
+        book.wait_for_position(given_position(min_position), WAIT_TIMEOUT_S)
+    except TimeoutError as error:
+        raise NotYet(f"{error}", remedy="stockledger status") from error
+
+
+class LogFormat(StrEnum):
+    """How logs look on stderr; `auto` is `console` on a terminal, else `json`."""
+
+    AUTO = "auto"
+    CONSOLE = "console"
+    JSON = "json"
+
+
+def per_second(text: str) -> float:
+    """A rate. Raises what typer shows as a usage error."""
+    return _above_zero(text, RATE_MAX, f"{text} is no rate above 0")
+
+
+def _above_zero(text: str, most: float, otherwise: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found <= most:
+        raise typer.BadParameter(otherwise)
+    return found

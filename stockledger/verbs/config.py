@@ -1,0 +1,27 @@
+"""`config`: every setting, and where it comes from."""
+
+from ledger.errors import BadSettings
+from stockledger.verb.call import Answer, Call, verb
+
+
+@verb()
+def config(call: Call) -> Answer:
+    """Show every setting and where its value comes from.
+
+    Needs no broker and no database. Secrets are masked.
+    """
+    from stockledger.settings import strangers
+
+    settings = call.settings()
+    rows, warnings = settings.rows(), strangers()
+    call.out.table(("SETTING", "VALUE", "FROM"), rows)
+    for warning in warnings:
+        call.out.note(f"warn  {warning}", "yellow")
+    data = {"settings": [row._asdict() for row in rows], "warnings": warnings}
+    try:
+        settings.conninfo()
+        if settings.kafka:
+            settings.kafka_properties()
+    except BadSettings as error:
+        return Answer(data, error=error)
+    return Answer(data)

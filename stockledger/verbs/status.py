@@ -1,0 +1,107 @@
+"""`status`: how far the ledger is, lane by lane, and what waits."""
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+from ledger.errors import Unavailable
+from ledger.figures import count
+from stockledger.verb.call import Answer, Call, flag, verb
+from stockledger.verb.exits import UsageError
+from stockledger.verb.waiting import Waiting
+
+if TYPE_CHECKING:
+    from stockledger.reports.status import Status
+
+WATCH_INTERVAL_S = 2.0
+
+
+@verb(topic=True)
+def status(
+    call: Call,
+    watch: Annotated[bool, flag("--watch", "Show it again every two seconds, until Ctrl-C.")] = False,
+) -> Answer:
+    """How far the ledger is, lane by lane, and what waits.
+
+    `-` is what isn't known: the ledger has not met the lane, or no broker answers.
+    """
+    from stockledger.reports.status import read
+    from stockledger.wiring import ledger
+
+    if watch and call.out.json:
+        raise UsageError("--watch and --json don't go together", remedy="stockledger status --json")
+    settings = call.settings()
+    with ledger(settings) as book:
+        if watch:
+            return _watch(call, lambda: read(book, settings))
+        found = read(book, settings)
+    _show(call, found)
+    return Answer(found.as_json(), next=_follow_up(call, found), error=found.fault)
+
+
+def _watch(call: Call, look: "Callable[[], Status]") -> Answer:
+    waiting = Waiting(call.out)
+    with call.out.screen() as clear:
+        try:
+            while True:
+                try:
+                    found = look()
+                except Unavailable as error:
+                    waiting.away(error)
+                    time.sleep(WATCH_INTERVAL_S)
+                    continue
+                clear()
+                waiting.back()
+                _show(call, found)
+                if found.fault:
+                    call.out.error(found.fault)
+                time.sleep(WATCH_INTERVAL_S)
+        except KeyboardInterrupt:  # the way to end it, so no failure
+            return Answer()
+
+
+def _show(call: Call, found: "Status") -> None:
+    call.out.say(f"position {found.ledger.position}", f"lag {_lag(found.lag)}")
+    call.out.say(*(f"{word} {count(number)}" for word, number in found.ledger.deliveries.items()))
+    if found.ledger.rejected:
+        call.out.say("rejected:", *(f"{word} {count(n)}" for word, n in found.ledger.rejected.items()))
+    if any(found.ledger.dead_letters.values()):
+        call.out.say(
+            "dead letters:", *(f"{word} {count(n)}" for word, n in found.ledger.dead_letters.items())
+        )
+    if found.lanes:
+        rows = [
+            (each.lane, each.next_offset, each.log_end_offset, _lag(each.lag), each.last_moved_at, each.owner)
+            for each in found.lanes
+        ]
+        call.out.table(("LANE", "STORED", "END", "LAG", "LAST MOVED", "LAST OWNER"), rows)
+    for lane in found.lanes:
+        if lane.why:
+            call.out.say("-", lane.lane, lane.why)
+    for warning in (*found.hidden, *found.still):
+        call.out.say("warn", warning)
+    if found.ledger.projections:
+        about = [
+            (
+                each.name,
+                each.generation,
+                each.status,
+                each.position,
+                count(each.lag),
+                f"{each.lag_seconds:.1f}",
+            )
+            for each in found.ledger.projections
+        ]
+        call.out.table(("PROJECTION", "GENERATION", "STATUS", "POSITION", "LAG", "SECONDS"), about)
+
+
+def _lag(records: int | None) -> str:
+    return "-" if records is None else count(records)
+
+
+def _follow_up(call: Call, found: "Status") -> str:
+    if found.still:
+        return call.onward("run")
+    if found.ledger.dead_letters.get("parked"):  # type: ignore[call-overload]
+        return "stockledger dlq list"
+    return call.onward("run") if found.lag else ""

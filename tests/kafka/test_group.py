@@ -1,0 +1,111 @@
+"""A group that can't be joined: named, with the remedy, where Kafka's client tries in silence for ever."""
+
+from contextlib import contextmanager
+
+import pytest
+
+from ledger.errors import BadSettings, GroupUnavailable
+from tests.support.java_kafka import JavaKafka, NotUsable
+from tests.support.publish import Publisher, shop
+from tests.support.services import Kafka
+from tests.support.workers import Group
+
+pytestmark = pytest.mark.real_kafka
+
+
+@pytest.fixture
+def group(new_group):
+    return new_group(partitions=1)
+
+
+@contextmanager
+def lone_broker(**changes):
+    """A broker of one's own, with these properties instead of ours."""
+    try:
+        server = JavaKafka(changes={name.replace("_", "."): value for name, value in changes.items()})
+    except NotUsable as why:
+        pytest.skip(str(why))
+    server.start()
+    try:
+        broker = Kafka(f"127.0.0.1:{server.port}", "a lone broker")
+        broker.wait_ready()
+        yield broker
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def uncoordinated():
+    """A lone broker whose offsets topic wants three; it doesn't know the newer group protocol either."""
+    with lone_broker(offsets_topic_replication_factor="3") as broker:
+        yield broker
+
+
+@pytest.fixture
+def late():
+    """A new broker that takes several seconds to make its offsets topic."""
+    with lone_broker(offsets_topic_num_partitions="300") as broker:
+        yield broker
+
+
+@pytest.mark.slow
+def test_a_coordinator_that_never_comes_is_named(uncoordinated, ledger_dsn, monkeypatch):
+    """`run` waits and says why; with a goal it ends with exit 3; `doctor` finds it."""
+    uncoordinated.create_topic("commands", 1)
+    group = Group(ledger_dsn, {"bootstrap.servers": uncoordinated.bootstrap_servers}, "commands")
+    with group.running() as running:
+        [said] = running.says("waiting", code="SL-GRP-005")
+    assert "needs 3 brokers (offsets.topic.replication.factor), the cluster has 1" in said["cause"]
+    assert said["next"].startswith("set offsets.topic.replication.factor=1")
+    sender = Publisher(group.kafka, group.topic)
+    sender.send(*shop())
+    sender.flush()
+    monkeypatch.setattr("consumer.worker.PATIENCE_S", 3)
+    monkeypatch.setattr("consumer.worker.SAY_AFTER_S", 60)
+    with pytest.raises(GroupUnavailable, match="no broker coordinates the group"):
+        group.catch_up()
+    findings = {each["what"]: each for each in group.cli("doctor", exits=3)["findings"]}
+    assert "offsets.topic.replication.factor" in findings["group"]["found"]
+
+
+@pytest.mark.slow
+def test_a_coordinator_that_comes_late_is_waited_for(late, ledger_dsn):
+    """The first group that a broker ever sees: its topic is still being made when `doctor` asks."""
+    late.create_topic("commands", 1)
+    group = Group(ledger_dsn, {"bootstrap.servers": late.bootstrap_servers}, "commands")
+    findings = {each["what"]: each for each in group.cli("doctor")["findings"]}
+    assert findings["group"]["level"] == "ok"
+
+
+def test_members_with_other_assignors_are_named(group, sender, monkeypatch):
+    """Whoever comes second can't join: it waits, names both assignors, and how to use the first one's."""
+    one = group.start(partition_assignment_strategy="range")
+    one.says("assigned")
+    strategy = {"partition.assignment.strategy": "cooperative-sticky"}
+    with group.running(kafka=strategy) as running:
+        [said] = running.says("waiting", code="SL-GRP-005")
+        assert "theirs is range, ours cooperative-sticky" in said["cause"]
+        assert said["next"].endswith("-X partition.assignment.strategy=range")
+    findings = {each["what"]: each for each in group.cli("doctor", exits=3)["findings"]}
+    assert "theirs is range" in findings["group"]["found"]
+    one.terminates()
+
+
+def test_a_session_timeout_that_the_broker_refuses_is_a_setting(group, sender):
+    """Not a broker that reports something for ever."""
+    wrong = {"session.timeout.ms": "100", "heartbeat.interval.ms": "50"}
+    with group.running(kafka=wrong) as running:
+        fault = running.halts()
+    assert isinstance(fault, BadSettings)
+    assert "session.timeout.ms=100" in fault.message
+    doctor = ("doctor", "-X", "session.timeout.ms=100", "-X", "heartbeat.interval.ms=50")
+    findings = {each["what"]: each for each in group.cli(*doctor, exits=1)["findings"]}
+    assert "session.timeout.ms=100" in findings["group"]["found"]
+
+
+def test_doctor_tries_what_a_member_would_be(group, sender):
+    """In a group of its own, which it removes."""
+    findings = {
+        each["what"]: each for each in group.cli("doctor", "-X", "group.protocol=consumer")["findings"]
+    }
+    assert findings["group"]["level"] == "ok"
