@@ -1,10 +1,12 @@
 """Work spread over connections, its results in order. Ctrl-C, or a result that isn't wanted, ends it all."""
 
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
 from queue import SimpleQueue
+from threading import Event
 from typing import TypeVar
 
 import psycopg
@@ -28,6 +30,7 @@ def in_order(work: Iterable[Callable[[Connection], T]], connections: Sequence[Co
     if len(connections) == 1:
         yield from (piece(connections[0]) for piece in work)
         return
+    ended = Event()
     free: SimpleQueue[Connection] = SimpleQueue()
     for conn in connections:
         free.put(conn)
@@ -35,6 +38,8 @@ def in_order(work: Iterable[Callable[[Connection], T]], connections: Sequence[Co
     def do(piece: Callable[[Connection], T]) -> T:
         conn = free.get()
         try:
+            if ended.is_set():
+                raise CancelledError
             return piece(conn)
         finally:
             free.put(conn)
@@ -49,15 +54,16 @@ def in_order(work: Iterable[Callable[[Connection], T]], connections: Sequence[Co
             while running:
                 yield running.popleft().result()
         except BaseException:
-            _cancel(running, connections)
+            # Ctrl-C may come before a piece that runs is noted; a connection that is in use always is
+            ended.set()
+            while free.qsize() < len(connections):
+                _cancel(connections)
             raise
 
 
-def _cancel(running: Iterable[Future[T]], connections: Sequence[Connection]) -> None:
-    """Begin nothing more, and end what runs. Again and again: a piece may be between two statements."""
-    left = {piece for piece in running if not piece.cancel()}
-    while left:
-        for conn in connections:
-            with suppress(psycopg.Error):  # there may be nothing to cancel, or nobody
-                conn.cancel_safe(timeout=CANCEL_TIMEOUT_S)
-        left = wait(left, timeout=CANCEL_INTERVAL_S).not_done
+def _cancel(connections: Sequence[Connection]) -> None:
+    """End what runs, for once: a piece may be between two statements."""
+    for conn in connections:
+        with suppress(psycopg.Error):  # there may be nothing to cancel, or nobody
+            conn.cancel_safe(timeout=CANCEL_TIMEOUT_S)
+    time.sleep(CANCEL_INTERVAL_S)

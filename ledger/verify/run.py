@@ -138,7 +138,10 @@ def _todo(scope: Scope, anchors: Sequence[Anchor]) -> Iterator[_Todo]:
         "journal": [{"since": scope.since}],
         "ranges": scope.ranges,
         "entries": scope.ranges if scope.sample else [Range(0, 0, scope.first_entry, ENTRY_MAX, 0)],
-        "streams": [{"streams": some} for some in _some(scope.streams)],
+        "streams": [
+            {"streams": some, "since": scope.since, "first_entry": scope.first_entry}
+            for some in _some(scope.streams)
+        ],
         "everything": [{}],
     }
     for rule in audit.RULES:

@@ -44,7 +44,7 @@ def uncoordinated():
 @pytest.fixture
 def late():
     """A new broker that takes several seconds to make its offsets topic."""
-    with lone_broker(offsets_topic_num_partitions="300") as broker:
+    with lone_broker(offsets_topic_num_partitions="100") as broker:
         yield broker
 
 

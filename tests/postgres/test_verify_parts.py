@@ -59,7 +59,7 @@ def test_since_counts_what_lies_after_it(conn):
         "lanes": "2 entries",
         "entries": "2 entries",
         "offsets": "3 rows",
-        "orphans": "6 rows",
+        "orphans": "7 rows",
         "once": "2 messages",
         "outcomes": "2 messages",
         "events": "2 events",
@@ -67,6 +67,7 @@ def test_since_counts_what_lies_after_it(conn):
         "versions": "1 streams",
         "bounds": "1 goods",
         "stock": "1 goods",
+        "deltas": "1 changes",
         "accounts": "0 users",
         "cancellations": "1 purchases",
         "conflicts": "0 conflicts",
@@ -95,7 +96,7 @@ def test_a_position_that_is_not_there_is_refused(conn, since):
 SINCE = {
     "an event after it": (
         "UPDATE ledger.event SET delta = delta + 1 WHERE id = 'p5'",
-        {"events", "stock", "chain"},
+        {"events", "stock", "deltas", "chain"},
     ),
     "a register row after it": (
         "UPDATE ledger.processed_message SET version = 8 WHERE id = 'p5'",
@@ -112,7 +113,7 @@ SINCE = {
     ),
     "an event before it of a stream touched after it": (
         "UPDATE ledger.event SET delta = delta + 1 WHERE id = 'r1'",
-        {"stock"},
+        {"stock", "deltas"},
     ),
     "the hash that it begins with": (
         "UPDATE ledger.journal SET hash = sha256('') WHERE position = 5",

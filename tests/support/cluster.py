@@ -18,6 +18,7 @@ from stockledger.embedded.postgres import free_port
 from tests.support.java_kafka import JavaKafka
 
 PATIENCE_S = 150  # three JVMs at once, on whatever machine
+FROZEN_S = 15
 NODES = (1, 2, 3)
 CONTROLLER = 3
 BATCH_HEAD = struct.Struct(">qi")  # of each batch in a segment: its first offset, and how many bytes follow
@@ -83,16 +84,32 @@ class Cluster:
         self._killed.discard(node)
 
     def elect(self, name: str, partition: int) -> None:
-        """Freeze the partition's leader until another one leads, and wait until all replicas are in sync."""
+        """Freeze the partition's leader until another one leads, and wait until all replicas are in sync.
+
+        Where none was in sync just then, as on a busy machine, it goes on and is frozen again.
+        """
         [was] = [p.leader for p in self.describe(name).partitions if p.id == partition]
-        self._nodes[was.id].signal(signal.SIGSTOP)
+        self.wait_for(f"another leader of {name}[{partition}]", lambda: self._moved(name, partition, was.id))
+
+    def _moved(self, name: str, partition: int, leader: int) -> bool:
+        """Whether another one leads after the leader was frozen for a while; then all are in sync."""
+
+        def elsewhere() -> bool:
+            now = self.describe(name).partitions[partition].leader
+            return bool(now) and now.id != leader
+
+        self._in_sync(name)
+        self._nodes[leader].signal(signal.SIGSTOP)
         try:
-            self.wait_for(
-                f"another leader of {name}[{partition}]",
-                lambda: (at := self.describe(name).partitions[partition].leader) and at.id != was.id,
-            )
+            self.wait_for(f"another leader of {name}[{partition}]", elsewhere, FROZEN_S)
+        except AssertionError:
+            return False
         finally:
-            self._nodes[was.id].signal(signal.SIGCONT)
+            self._nodes[leader].signal(signal.SIGCONT)
+            self._in_sync(name)
+        return True
+
+    def _in_sync(self, name: str) -> None:
         self.wait_for(
             f"all of {name} in sync",
             lambda: all(len(p.isr) == len(p.replicas) for p in self.describe(name).partitions),
@@ -118,9 +135,9 @@ class Cluster:
         admin = self._admin()
         return admin.list_topics(timeout=5).brokers
 
-    def wait_for(self, what: str, check: Callable[[], object]) -> None:
+    def wait_for(self, what: str, check: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
         """Return when `check` gives something true; not reaching the cluster is a "not yet"."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline:
             for node in self._nodes.values():
                 node.check()
@@ -128,7 +145,7 @@ class Cluster:
                 if check():
                     return
             time.sleep(0.05)
-        raise AssertionError(f"not within {PATIENCE_S} s: {what}")
+        raise AssertionError(f"not within {patience_s} s: {what}")
 
 
 def cut_segment(segment: Path, offset: int) -> None:

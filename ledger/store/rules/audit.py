@@ -80,7 +80,7 @@ RULES = (
     Rule("versions", "streams", stream_rules.VERSIONS, "streams"),
     Rule("bounds", "goods", stream_rules.BOUNDS, "streams"),
     Rule("stock", "goods", stream_rules.STOCK, "streams"),
-    Rule("deltas", "changes", stream_rules.DELTAS, "journal"),
+    Rule("deltas", "changes", stream_rules.DELTAS, "streams"),
     Rule("accounts", "users", stream_rules.ACCOUNTS, "streams"),
     Rule("cancellations", "purchases", message_rules.CANCELLATIONS, "ranges"),
     Rule("conflicts", "conflicts", message_rules.CONFLICTS, "ranges"),

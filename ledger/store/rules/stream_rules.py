@@ -81,36 +81,35 @@ FROM (SELECT) one LEFT JOIN (
 )
 
 # What caches follow is what the events made of the stock, entry by entry, as far back as it is kept.
-# The stock before is added up from the events of the goods that were changed since.
+# Entries are found by their numbers; a position decides which of those that differ were forgotten, or lie
+# before `since`. What is of no entry is an orphan.
 DELTAS: LiteralString = (
     """
-WITH entries AS (
-    SELECT entry, position FROM ledger.journal
-    WHERE position > greatest(%(since)s, (SELECT position FROM ledger.stock_horizon))
+WITH kept AS (
+    SELECT min(entry) AS first FROM ledger.journal
+    WHERE position > %(since)s AND position > (SELECT position FROM ledger.stock_horizon)
 ), noted AS (
-    SELECT n.position, t.goods_id, t.version, t.on_hand,
-           count(*) OVER (PARTITION BY n.position, t.goods_id) AS times
-    FROM entries n JOIN ledger.stock_delta d USING (entry)
-    CROSS JOIN LATERAL unnest(
+    SELECT d.entry, t.goods_id, t.version, t.on_hand,
+           count(*) OVER (PARTITION BY d.entry, t.goods_id) AS times
+    FROM ledger.stock_delta d CROSS JOIN LATERAL unnest(
         string_to_array(d.goods, E'\\n'), string_to_array(d.versions, E'\\n')::bigint[],
         string_to_array(d.on_hands, E'\\n')::bigint[]) AS t (goods_id, version, on_hand)
-), happened AS (
-    SELECT n.position, e.stream, max(e.version) AS version, min(e.version) AS first, sum(e.delta) AS delta
-    FROM entries n JOIN ledger.event e USING (entry) WHERE starts_with(e.stream, 'goods-') GROUP BY 1, 2
-), known AS (
-    SELECT f.stream, coalesce(sum(b.delta), 0) AS before
-    FROM (SELECT stream, min(first) AS first FROM happened GROUP BY stream) f
-    LEFT JOIN ledger.event b ON b.stream = f.stream AND b.version < f.first GROUP BY f.stream
+    WHERE d.entry >= %(first_entry)s AND d.entry >= (SELECT first FROM kept)
+), folded AS (
+    SELECT entry, stream, version, sum(delta) OVER past AS on_hand, lead(entry) OVER past AS next
+    FROM ledger.event
+    WHERE starts_with(stream, 'goods-') AND (%(streams)s::text[] IS NULL OR stream = ANY(%(streams)s))
+    WINDOW past AS (PARTITION BY stream ORDER BY version)
 ), levels AS (
-    SELECT position, """
+    SELECT entry, """
     + GOODS_ID
-    + """ AS goods_id, version,
-           before + sum(delta) OVER (PARTITION BY stream ORDER BY position) AS on_hand
-    FROM happened JOIN known USING (stream)
-), compared AS (
-    SELECT position, goods_id, d.version, d.on_hand, e.version AS last, e.on_hand AS sum
-    FROM noted d FULL JOIN levels e USING (position, goods_id)
-    WHERE (d.version, d.on_hand) IS DISTINCT FROM (e.version, e.on_hand) OR d.times > 1
+    + """ AS goods_id, version, on_hand
+    FROM folded WHERE entry >= (SELECT first FROM kept) AND next IS DISTINCT FROM entry
+), differ AS MATERIALIZED (
+    SELECT entry, goods_id, d.version, d.on_hand, e.version AS last, e.on_hand AS sum
+    FROM noted d FULL JOIN levels e USING (entry, goods_id)
+    WHERE ((d.version, d.on_hand) IS DISTINCT FROM (e.version, e.on_hand) OR d.times > 1)
+    AND (%(streams)s::text[] IS NULL OR 'goods-' || goods_id = ANY(%(streams)s))
 )
 SELECT (SELECT count(*) FROM levels), d.*
 FROM (SELECT) one LEFT JOIN (
@@ -122,7 +121,9 @@ FROM (SELECT) one LEFT JOIN (
                'goods_id', goods_id, 'on_hand', on_hand, 'version', version) END AS stored,
            CASE WHEN last IS NOT NULL THEN json_build_object(
                'goods_id', goods_id, 'on_hand', sum, 'version', last) END AS expected
-    FROM compared ORDER BY position, goods_id LIMIT 1
+    FROM differ JOIN ledger.journal USING (entry)
+    WHERE position > %(since)s AND position > (SELECT position FROM ledger.stock_horizon)
+    ORDER BY position, goods_id LIMIT 1
 ) d ON true
 """
 )
