@@ -12,20 +12,9 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from ledger.store.connection import database, roundtrip
-from tests.postgres.test_plans import SHARED, grow, hot, named, prepared
+from tests.postgres.test_plans import FREEZE, SHARED, grow, hot, named, prepared
 
 SMALL, GROWN = 1_000, 100_000
-FREEZE = """
-DO $$
-DECLARE
-    name text;
-BEGIN
-    FOR name IN SELECT c.oid::regclass FROM pg_class c
-                WHERE c.relnamespace = 'ledger'::regnamespace AND c.relkind = 'r' LOOP
-        EXECUTE format('ALTER TABLE %s SET (autovacuum_enabled = off)', name);
-    END LOOP;
-END $$
-"""
 MISSTATE = """
 UPDATE pg_class SET reltuples = %s, relpages = %s
 WHERE relnamespace = 'ledger'::regnamespace AND relkind IN ('r', 'i')

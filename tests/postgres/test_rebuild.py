@@ -134,7 +134,11 @@ def test_an_empty_ledger_is_rebuilt(projection, conn, ledger_dsn):
     assert (done.events, compared(done).rows, done.swapped.live) == (0, 0, 2)
 
 
-SCHEMA = "SELECT * FROM pg_class WHERE relnamespace = 'ledger'::regnamespace ORDER BY oid"
+# All that is known of each relation but what autovacuum may write there meanwhile.
+SCHEMA = """
+SELECT to_jsonb(c) - '{relpages, reltuples, relallvisible, relallfrozen, relfrozenxid, relminmxid}'::text[]
+FROM pg_class c WHERE relnamespace = 'ledger'::regnamespace ORDER BY oid
+"""
 
 
 @pytest.mark.parametrize("projection", SHIPPED, ids=lambda p: p.name)
