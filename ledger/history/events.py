@@ -18,7 +18,7 @@ from ledger.errors import UnreadableEvent
 from ledger.store.connection.database import Connection, faults
 from ledger.store.reads import history
 from ledger.store.reads.history import Piece, StoredEvent, Wanted
-from ledger.store.tables import identity, journal
+from ledger.store.tables import identity
 
 POLL_INTERVAL_S = 0.2
 SOURCE = "/stockledger"
@@ -27,7 +27,7 @@ SOURCE = "/stockledger"
 class Window(NamedTuple):
     """Which positions: `first` to `last` (None: the end), recorded from `since` on and before `until`.
 
-    `tokens` say of which history: it is proved before anything is read.
+    `tokens` say of which history: it is proved before any event is read.
     """
 
     first: int = 1
@@ -59,24 +59,29 @@ def replay(
     """The wanted events within the window, piece by piece, up to the end of the journal as it is now.
 
     With `wait` it goes on with what is committed later: `wait(seconds)` returns after that time at the
-    latest, and says whether to go on. Raises ValueError for a time without an offset from UTC, HistoryChanged
-    for a token of another history.
+    latest, and says whether to go on. Each time it proves first that the end which it knew is still of this
+    history; a piece has the token, for whoever goes on over another connection. Raises ValueError for a time
+    without an offset from UTC, HistoryChanged for a token of another history, Unavailable on a standby that
+    has yet to hear of one.
     """
+    known = within.tokens
     with faults():
-        for token in within.tokens:
-            history.proven(conn, token)
         first = within.first
         if within.since:
             first = max(first, history.last_recorded(conn, within.since, before=True) + 1)
         first = max(first, 1)
     while True:
         with faults():
-            end, over = _end(conn, within)
+            # Also after a pause, and beside the end itself: a restore in between brings positions back with
+            # other content, which would be taken for what comes next.
+            token = history.end(conn, known)
+            end, over = _end(conn, within, token.position)
+        known = (str(token),)
         pieces = history.events(conn, first, end, wanted)
         while piece := _next(pieces):
-            yield piece
+            yield piece._replace(end=known[0])
         first = max(first, end + 1)
-        yield Piece([], first)
+        yield Piece([], first, known[0])
         if over or wait is None or not wait(POLL_INTERVAL_S):
             return
 
@@ -86,9 +91,9 @@ def _next(pieces: Iterator[Piece]) -> Piece | None:
         return next(pieces, None)
 
 
-def _end(conn: Connection, within: Window) -> tuple[int, bool]:
-    """The last position of the window that is committed, and whether nothing can come after it."""
-    end, over = journal.tip(conn).position, False
+def _end(conn: Connection, within: Window, end: int) -> tuple[int, bool]:
+    """The last position of the window in a journal that ends there, and whether nothing can come after it."""
+    over = False
     if within.until:
         last = history.last_recorded(conn, within.until, before=True)
         end, over = min(end, last), last < end

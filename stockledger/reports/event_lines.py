@@ -27,11 +27,12 @@ RECONNECT_INTERVAL_S = 1.0
 class Written:
     """How much was written, and the position from which to go on: all before it is there, nothing of it.
 
-    `unread`: whoever read it has gone.
+    `end` is the token of the journal's end by then. `unread`: whoever read it has gone.
     """
 
     events: int = 0
     next_position: int = 1
+    end: str = ""
     interrupted: bool = False
     unread: bool = False
 
@@ -50,7 +51,7 @@ class _Sink:
 
     def take(self, piece: Piece, source: str) -> None:
         """Write the piece. Raises BrokenPipeError, OutputFailed, and UnreadableEvent after what is before."""
-        self.began = True
+        self.began, self.done.end = True, piece.end
         lines: list[str] = []
         try:
             for stored in piece.events:
@@ -98,7 +99,8 @@ def write_events(
     """Write the events as lines, each piece flushed; `done` says all along, and at the end, how far it is.
 
     A signal ends it between two pieces. With `waiting` it goes on with what comes, also after the database
-    was away. Raises UsageError if the file is there already, OutputFailed, UnreadableEvent, Unavailable.
+    was away, but not in another history. Raises UsageError if the file is there already, OutputFailed,
+    UnreadableEvent, HistoryChanged, Unavailable.
     """
     with signals.asked() as ending, _opened(into) as out:
         sink = _Sink(out, done)
@@ -130,10 +132,11 @@ def _copied(
     try:
         with connect() as conn:
             whose = events.source(conn)
-            if waiting:
-                waiting.back()
-            onward = within._replace(first=sink.done.next_position)
+            known = (sink.done.end,) if sink.began else within.tokens  # it may be another history's by now
+            onward = within._replace(first=sink.done.next_position, tokens=known)
             for piece in events.replay(conn, onward, wanted, wait if waiting else None):
+                if waiting:
+                    waiting.back()
                 sink.take(piece, whose)
                 if ending.is_set():
                     break

@@ -206,6 +206,7 @@ def hot(size: int) -> dict[str, tuple[str, Any, int]]:
         "outcomes waited for in vain": (processed_message.WAITED_FOR, [texts(fresh)], 400),
         "positions waited for": (coverage.COVERAGE, [["stock"] * 100, [*some]], 800),
         "a moment": (history.MOMENT, [middle], 10),
+        "the end, proven": (history.END, [[middle]], 10),
         "live stock of a few goods": (history.LIVE, [goods], 400),
         "conflicts of a range": (conflict.IN_RANGE, ["t", 2, size // 2, size // 2 + 100], 10),
         "dead letters of a range": (dead_letter.IN_RANGE, ["t", 1, size // 2, size // 2 + 100], 10),

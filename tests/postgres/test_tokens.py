@@ -4,16 +4,18 @@ import json
 import shutil
 import tempfile
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from ledger.api import Ledger
 from ledger.domain.commands import MessageKey
 from ledger.domain.token import Token
-from ledger.errors import HistoryChanged
+from ledger.errors import HistoryChanged, Unavailable
 from ledger.history.events import Window, replay
 from ledger.store.connection import database
 from ledger.store.reads.history import Wanted
@@ -22,8 +24,9 @@ from ledger.store.tables import journal
 from stockledger import cli
 from stockledger.embedded.postgres import EmbeddedPostgres
 from tests.conftest import database as fresh_database
+from tests.postgres.test_replay_long import TIMEOUT_S, running
 from tests.support.batches import Lanes
-from tests.support.environment import unset
+from tests.support.environment import inherited, unset
 from tests.support.history import buys, history
 from tests.support.standby import become_standby, cut_off
 
@@ -239,6 +242,8 @@ def test_a_standby_that_is_promoted_behind_refuses_what_it_never_had(primary_and
             new.wait_for_position(lost[0], 0.05)
         with pytest.raises(ValueError, match="the journal ends at 10"):
             new.moment(lost[0])
+        with pytest.raises(Unavailable, match="as far as this standby has heard"):
+            follows(standby.dsn(), lost[2])
         refused: list[str | None] = []
         waits = threading.Thread(target=lambda: refused.append(refusal(new, lost[2])))
         waits.start()
@@ -253,6 +258,14 @@ def test_a_standby_that_is_promoted_behind_refuses_what_it_never_had(primary_and
             assert refusal(new, token) == there.split("-")[1]
             assert new.moment(there).token == there
             assert refusal(old, there) == token.split("-")[1]
+        with pytest.raises(HistoryChanged):
+            follows(standby.dsn(), lost[2])
+
+
+def follows(dsn, token):
+    """Go on with the events, as one who was told that the journal ends there."""
+    with database.connect(dsn, purpose="test") as conn:
+        list(replay(conn, Window(Token.parse(token).position + 1, tokens=(token,)), Wanted()))
 
 
 def refusal(ledger, token):
@@ -272,3 +285,64 @@ def test_who_waits_learns_of_a_restore(restored):
         assert found.token == lost[0]
         assert new.outcome("before-0") == []
         assert new.wait(MessageKey("shop", "after-0"), 5).token != lost[0]
+
+
+RENAME = sql.SQL("ALTER DATABASE {} RENAME TO {}")
+
+
+@contextmanager
+def in_the_place_of(services, original, copy):
+    """Whoever connects to the original gets the copy, and those who were connected aren't any more."""
+    one, other = (str(conninfo_to_dict(dsn)["dbname"]) for dsn in (original, copy))
+    old, new, aside = map(sql.Identifier, (one, other, f"{one}_aside"))
+    with psycopg.connect(services.postgres.dsn(), autocommit=True) as admin:
+        admin.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(old))
+        admin.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", (one,)
+        )
+        admin.execute(RENAME.format(old, aside))
+        admin.execute(RENAME.format(new, old))
+        try:
+            yield
+        finally:
+            admin.execute(RENAME.format(old, new))
+            admin.execute(RENAME.format(aside, old))
+
+
+def test_who_follows_does_not_go_on_in_another_history(restored, services):
+    """A restore takes the original's place under `replay --follow`: nothing of it is written after the lost
+    past, whose end is refused as its token is."""
+    before, after, lost = restored
+    with running(inherited() | {"STOCKLEDGER_DSN": before}, "replay", "--follow") as process:
+        seen = [json.loads(process.stdout.readline())["causationid"] for _ in range(17)]
+        with in_the_place_of(services, before, after):
+            rest, said = process.communicate(timeout=TIMEOUT_S)
+    assert seen[-3:] == ["before-0", "before-1", "before-2"]
+    assert (rest, process.returncode) == ("", 4)
+    assert "SL-HIST-001" in said
+    assert f"the token {lost[-1]} is of another history" in said
+
+
+FORGET = """
+ALTER TABLE ledger.journal DISABLE TRIGGER ALL;
+DELETE FROM ledger.journal WHERE position = 7;
+UPDATE ledger.head SET (position, hash, recorded_at) =
+    (SELECT position, hash, recorded_at FROM ledger.journal WHERE position = 6)
+"""
+
+
+@pytest.mark.parametrize("others", [False, True], ids=["shorter", "with other entries"])
+def test_each_pause_proves_the_history_again(ledger_dsn, conn, tokens, others):
+    """The tables are restored under a connection that stays: who follows over it is told, too."""
+
+    def restore(_):
+        with psycopg.connect(ledger_dsn) as admin:
+            admin.execute(FORGET)
+        if others:
+            go_on(ledger_dsn, "after")
+        return True
+
+    following = replay(conn, Window(7), Wanted(), restore)
+    assert next(following).end == tokens[-1]
+    with pytest.raises(HistoryChanged, match=f"the token {tokens[-1]} is of another history"):
+        list(following)

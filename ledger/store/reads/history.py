@@ -39,10 +39,14 @@ class StoredEvent(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """Events that follow each other, and the position from which to go on if this is the last piece taken."""
+    """Events that follow each other, and the position from which to go on if this is the last piece taken.
+
+    `end`: the token of the journal's end as it was then, by which whoever goes on proves the history.
+    """
 
     events: list[StoredEvent]
     next_position: int
+    end: str = ""
 
 
 class Moment(NamedTuple):
@@ -89,10 +93,14 @@ ORDER BY e.version LIMIT %(rows)s
 """
 RECORDED_AT = "SELECT recorded_at FROM ledger.journal WHERE position = %s"
 NOW = "SELECT position, nullif(recorded_at, '-infinity'), hash FROM ledger.head"
-# One statement, so that a pooler can't have it answered by two servers.
+# One statement each, so that a pooler can't have it answered by two servers.
 MOMENT = """
 SELECT h.position, pg_is_in_recovery(), j.recorded_at, j.hash
 FROM ledger.head h LEFT JOIN ledger.journal j ON j.position = %s
+"""
+END = """
+SELECT h.position, h.hash, pg_is_in_recovery(), j.position, j.hash
+FROM ledger.head h LEFT JOIN ledger.journal j ON j.position = ANY(%s::bigint[])
 """
 LIVE = """
 SELECT h.position, nullif(h.recorded_at, '-infinity'), h.hash, s.goods_id, s.on_hand, s.version
@@ -181,18 +189,31 @@ def moment(conn: Connection, as_of: AnyPosition | datetime) -> Moment:
     return _moment(position, recorded_at, found)
 
 
-def proven(conn: Connection, at: AnyPosition) -> int:
-    """The position that is meant; a bare one is believed, also beyond the head.
+def end(conn: Connection, known: Iterable[str]) -> Token:
+    """The last position that is committed, in the history that all the `known` tokens are of: one snapshot.
 
     Raises HistoryChanged for a token of another history, Unavailable where only a standby that lags is asked.
     """
-    position = position_of(at)
-    if isinstance(at, int):
-        return position
-    try:
-        return moment(conn, at).position
-    except ValueError as error:
-        raise Unavailable(f"{error}, as far as this standby has heard", remedy=AGAIN) from error
+    tokens = [Token.parse(text) for text in known]
+    rows = conn.execute(END, ([token.position for token in tokens],)).fetchall()
+    position, hash, standby = rows[0][:3]
+    hashes = {0: journal.GENESIS} | {row[3]: row[4] for row in rows}
+    for token in tokens:
+        if standby and token.position > position:
+            raise Unavailable(
+                f"there is no position {token.position}: the journal ends at {position}, "
+                "as far as this standby has heard",
+                remedy=AGAIN,
+            )
+        token.prove(hashes.get(token.position))
+    return Token.at(position, hash)
+
+
+def proven(conn: Connection, at: AnyPosition) -> int:
+    """The position that is meant; a bare one is believed, also beyond the head. Raises as `end`."""
+    if isinstance(at, str):
+        end(conn, [at])
+    return position_of(at)
 
 
 def bounds(
