@@ -6,7 +6,7 @@ COMPILE := uv pip compile --quiet --universal --generate-hashes --python-version
 	--custom-compile-command "make lock" pyproject.toml --extra demo --group build
 
 WORKERS := 4
-OLDEST := -m "not slow" tests/postgres tests/kafka/test_crash.py tests/kafka/test_postgres_faults.py \
+OLDEST := -m "not slow" tests/postgres $(addprefix tests/kafka/test_,crash.py group.py postgres_faults.py) \
 	$(addprefix tests/e2e/test_,publish_run_answer.py cli_answers.py cli_projections.py) \
 	--ignore=tests/postgres/test_embedded_postgres.py
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from threading import Thread
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource
+from confluent_kafka.admin import AdminClient, ConfigResource, ConsumerGroupDescription
 
 from consumer.clients import KafkaProperties, answer, forget_frames, open_admin, open_consumer
 from ledger.errors import BadSettings, BrokerUnavailable, GroupUnavailable, LedgerError, Stop
@@ -22,7 +22,9 @@ PATIENCE_S = 20.0
 ASK_AFTER_S = 2.0
 INTERVAL_S = 5.0
 AGAIN_S = 0.5
-TRIAL_S = 10.0
+JOIN_S = 3.0
+"""How long a member may take to join where a coordinator answers."""
+TRIAL_S = 4.0
 OFFSETS_TOPIC = "__consumer_offsets"
 COPIES = "offsets.topic.replication.factor"
 STRATEGY = "partition.assignment.strategy"
@@ -43,34 +45,40 @@ REFUSALS = {
 
 
 class GroupWatch:
-    """Looks for the group's coordinator as long as we have no lane, without waiting for the answer."""
+    """Looks after the group as long as we have no lane, without waiting for the answers.
 
-    def __init__(self, kafka: KafkaProperties, group: str) -> None:
-        self._kafka = kafka
-        self._group = group
-        self._answer: Future[bool] | None = None
+    `member` is who we are there.
+    """
+
+    def __init__(self, kafka: KafkaProperties, group: str, member: str) -> None:
+        self._about = kafka, group, member
+        self._answer: Future[LedgerError | None] | None = None
         self._due = time.monotonic() + ASK_AFTER_S
 
     def look(self, *, idle: bool) -> None:
-        """Raises GroupUnavailable where there is none, which the client itself never says."""
+        """Raises GroupUnavailable where nobody coordinates it, or where it leaves us out."""
         if self._answer is not None and self._answer.done():
             future, self._answer = self._answer, None
-            if idle and not future.result():
-                self._judge()
+            if idle and (fault := future.result()):
+                raise fault
         elif idle and self._answer is None and time.monotonic() >= self._due:
             self._due = time.monotonic() + INTERVAL_S
             self._answer = Future()
-            Thread(target=_ask, args=(self._kafka, self._group, self._answer), daemon=True).start()
-
-    def _judge(self) -> None:
-        try:
-            fault = no_coordinator(self._kafka, self._group)
-        except BrokerUnavailable:
-            return  # no broker answers at all: the consumer says so
-        raise fault
+            Thread(target=_ask, args=(*self._about, self._answer), daemon=True).start()
 
 
-def _ask(kafka: KafkaProperties, group: str, answer: "Future[bool]") -> None:
+def _ask(kafka: KafkaProperties, group: str, member: str, answer: "Future[LedgerError | None]") -> None:
+    """Why we have no lane, if the group is to blame."""
+    fault: LedgerError | None = None
+    with suppress(LedgerError):  # no broker answers at all, which the consumer says, or we may not see it
+        if not _coordinated(kafka, group):
+            fault = no_coordinator(kafka, group)
+        elif _is_left_out(kafka, group, member):
+            fault = left_out(kafka)
+    answer.set_result(fault)
+
+
+def _coordinated(kafka: KafkaProperties, group: str) -> bool:
     """Whether the group has a coordinator: one that says where its members are.
 
     By a consumer that doesn't join. An admin client whose question for a coordinator isn't answered in time,
@@ -79,22 +87,52 @@ def _ask(kafka: KafkaProperties, group: str, answer: "Future[bool]") -> None:
     consumer = open_consumer(kafka, group=group)
     try:
         consumer.committed([TopicPartition(OFFSETS_TOPIC, 0)], timeout=TIMEOUT_S)
-        answer.set_result(True)
     except KafkaException as error:
-        answer.set_result(error.args[0].code() not in NO_ANSWER)
         forget_frames(error)
+        return error.args[0].code() not in NO_ANSWER
     finally:
         consumer.close()
+    return True
+
+
+def _is_left_out(kafka: KafkaProperties, group: str, member: str) -> bool:
+    """Whether the group still lacks this member after a while.
+
+    Asked only of the newer protocol, where the client itself chooses who it is. Where the broker's version
+    of that is too old for it (before 4.0, even if it is switched on), it tries for ever and says nothing.
+    """
+    if kafka.get("group.protocol") != "consumer":
+        return False
+    until = time.monotonic() + JOIN_S
+    while member not in {each.member_id for each in _described(kafka, group).members}:
+        if time.monotonic() >= until:
+            return True
+        time.sleep(AGAIN_S)
+    return False
+
+
+def left_out(kafka: KafkaProperties) -> GroupUnavailable:
+    """The coordinator answers, and has no such member."""
+    return GroupUnavailable(
+        f"the group's coordinator answers, but doesn't take group.protocol={kafka['group.protocol']}, "
+        "which Kafka has from 4.0 on",
+        remedy="leave group.protocol out",
+    )
+
+
+def _described(kafka: KafkaProperties, group: str) -> ConsumerGroupDescription:
+    client = open_admin(kafka)  # by name: without a reference its requests are dropped
+    future = client.describe_consumer_groups([group], request_timeout=TIMEOUT_S)[group]
+    found: ConsumerGroupDescription = answer(future, f"describe the group {group}", TIMEOUT_S)
+    return found
 
 
 def assignor(kafka: KafkaProperties, group: str) -> str:
     """What the group's members have agreed on, "" if there are none. Raises GroupUnavailable."""
     until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
-        client = open_admin(kafka)  # by name: without a reference its requests are dropped
-        future = client.describe_consumer_groups([group], request_timeout=TIMEOUT_S)[group]
         with suppress(BrokerUnavailable):
-            return str(answer(future, f"describe the group {group}", TIMEOUT_S).partition_assignor or "")
+            return str(_described(kafka, group).partition_assignor or "")
         time.sleep(AGAIN_S)
     raise no_coordinator(kafka, group)
 
@@ -192,6 +230,8 @@ def _try(kafka: KafkaProperties, group: str, topic: str) -> None:
             message = consumer.poll(0.1)
             if message is not None and (error := message.error()):
                 note(error)
+        if not faults and not assigned and _is_left_out(kafka, group, consumer.memberid() or ""):
+            faults.append(left_out(kafka))
     finally:
         consumer.close()
     client = open_admin(kafka)

@@ -96,6 +96,11 @@ class Source:
                 self._seek(partition, queue)
 
     @property
+    def member(self) -> str:
+        """Who we are in the group; "" if nobody has said so yet."""
+        return self._consumer.memberid() or ""
+
+    @property
     def queued(self) -> int:
         """How many records and gaps are in all queues."""
         return sum(map(len, self.lanes.values()))

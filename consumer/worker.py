@@ -155,11 +155,11 @@ class Worker:
             if self._goal:
                 self._aim(conn, self._goal, facts)
             watch = TopicWatch(settings.kafka, facts)
-            group_watch = GroupWatch(settings.kafka, settings.group)
             claim = partial(self._claim, conn)
             with contextlib.closing(
                 Source(settings.kafka, settings.topic, settings.group, claim, self._log)
             ) as source:
+                group_watch = GroupWatch(settings.kafka, settings.group, source.member)
                 processor = Processor(conn, self._log)
                 conn.meanwhile = source.decode
                 self._say_ready(facts)

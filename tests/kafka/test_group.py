@@ -5,12 +5,13 @@ from contextlib import contextmanager
 import pytest
 
 from ledger.errors import BadSettings, GroupUnavailable
-from tests.support.java_kafka import JavaKafka, NotUsable
+from tests.support.java_kafka import VERSION, JavaKafka, NotUsable
 from tests.support.publish import Publisher, shop
 from tests.support.services import Kafka
 from tests.support.workers import Group
 
 pytestmark = pytest.mark.real_kafka
+OLD = int(VERSION.partition(".")[0]) < 4
 
 
 @pytest.fixture
@@ -77,6 +78,47 @@ def test_a_coordinator_that_comes_late_is_waited_for(late, ledger_dsn):
     assert findings["group"]["level"] == "ok"
 
 
+@pytest.fixture
+def classic():
+    """A lone broker that doesn't speak the newer group protocol."""
+    with lone_broker(group_coordinator_rebalance_protocols="classic") as broker:
+        yield broker
+
+
+def test_a_broker_without_the_newer_protocol_is_named(classic, ledger_dsn):
+    """Kafka 4 that has it switched off refuses the member. Kafka 3 has an older version of it than the client
+    speaks, which it keeps to itself: the coordinator answers, and its group doesn't have the member."""
+    classic.create_topic("commands", 1)
+    properties = {"bootstrap.servers": classic.bootstrap_servers, "group.protocol": "consumer"}
+    group = Group(ledger_dsn, properties, "commands")
+    with group.running() as running:
+        if OLD:
+            [said] = running.says("waiting", code="SL-GRP-005")
+            cause, remedy = said["cause"], said["next"]
+        else:
+            fault = running.halts()
+            assert isinstance(fault, BadSettings)
+            cause, remedy = fault.message, fault.remedy
+    assert "group.protocol=consumer" in cause
+    assert remedy.startswith("leave group.protocol out")
+    doctor = group.cli("doctor", "-X", "group.protocol=consumer", exits=3 if OLD else 1)
+    [found] = [each for each in doctor["findings"] if each["what"] == "group"]
+    assert (found["found"], found["fix"]) == (f"{'SL-GRP-005' if OLD else 'SL-CONF-001'}: {cause}", remedy)
+
+
+@pytest.mark.skipif(OLD, reason="the newer protocol needs Kafka 4")
+def test_a_member_that_stands_by_is_not_left_out(new_group, monkeypatch):
+    """It has no lane, but it is in the group: however often it asks, there is nothing to say."""
+    monkeypatch.setattr("consumer.group.ASK_AFTER_S", 0)
+    monkeypatch.setattr("consumer.group.INTERVAL_S", 0)
+    group = new_group(partitions=1, group_protocol="consumer")
+    with group.running(status_interval_s=0.1) as one, group.running(status_interval_s=0.1) as other:
+        for each in (one, other):  # whichever has the lane
+            each.says("status", times=30)
+    assert [] in [each.said("status")[-1]["lanes"] for each in (one, other)]
+    assert not one.said("waiting") + other.said("waiting")
+
+
 def test_members_with_other_assignors_are_named(group, sender, monkeypatch):
     """Whoever comes second can't join: it waits, names both assignors, and how to use the first one's."""
     one = group.start(partition_assignment_strategy="range")
@@ -103,6 +145,7 @@ def test_a_session_timeout_that_the_broker_refuses_is_a_setting(group, sender):
     assert "session.timeout.ms=100" in findings["group"]["found"]
 
 
+@pytest.mark.skipif(OLD, reason="the newer protocol needs Kafka 4")
 def test_doctor_tries_what_a_member_would_be(group, sender):
     """In a group of its own, which it removes."""
     findings = {
