@@ -1,6 +1,6 @@
 """A real shop's invoice lines as commands for the ledger.
 
-    python examples/online_retail.py examples/online_retail_2010-12-01.csv OUTDIR [--day 2010-12-01]
+    python examples/online_retail.py stockledger/online_retail_2010-12-01.csv OUTDIR [--day 2010-12-01]
 
 writes OUTDIR/setup.jsonl (users, goods and their first stock) and OUTDIR/purchases.jsonl (one command an
 invoice line). What becomes what is in `stockledger/online_retail.py`, because the demo begins with it, too.

@@ -119,7 +119,7 @@ def test_the_script_writes_files_that_can_be_published(tmp_path):
     script = [
         sys.executable,
         ROOT / "examples/online_retail.py",
-        ROOT / "examples/online_retail_2010-12-01.csv",
+        ROOT / "stockledger/online_retail_2010-12-01.csv",
         tmp_path / "out",
         "--day",
         "2010-12-01",
