@@ -18,6 +18,8 @@ from ledger.store.tables import projection_state
 from ledger.store.tables.projection_state import Generation
 
 TAKE_OVER_S = 5.0
+ENDING_S = 1.0
+"""A session that was just closed may still hold its lock: the server hears of it a little later."""
 WORK_MEM = "256MB"
 """The server may take it twice: to group a chunk, and to sort it."""
 
@@ -39,10 +41,10 @@ def builder(connect: Connect, projection: Projection) -> Iterator[Connection]:
 def _take_over(conn: Connection, projection: Projection) -> None:
     found = [g for g in projection_state.generations(conn, projection.name) if g.builder_pid]
     other = max(found, key=lambda g: (g.status == "building", g.started_at), default=None)
-    deadline = time.monotonic() + TAKE_OVER_S
     dead = other is None or (other.builder_host == socket.gethostname() and not _alive(other.builder_pid))
-    while dead and time.monotonic() < deadline:
-        if other:
+    deadline = time.monotonic() + (TAKE_OVER_S if dead else ENDING_S)
+    while time.monotonic() < deadline:
+        if dead and other:
             session.terminate(conn, other.backend_pid, other.backend_start)
         if session.try_builder_lock(conn, projection.name):
             return
