@@ -8,6 +8,8 @@
     |-- Fenced              a newer owner holds the lane: drop it and join the group again
     |-- Park                one record is to blame: isolate it and keep it as a dead letter
     |-- Stale               what a cache holds may be older than its reader allows
+    |-- CacheDiffers        a cache says something else of an item than the ledger does
+    |-- CacheTaken          another feeder has taken the cache's folder
     `-- Stop                the promise can't be kept: halt and name the one next step
         |-- SchemaMismatch    the schema is older or newer than this build
         |-- Contradiction     rows of the ledger contradict each other: somebody else wrote some
@@ -173,6 +175,18 @@ class Stale(LedgerError):
         super().__init__(message, remedy=remedy)
         self.age_s = age_s
         self.cause = cause
+
+
+class CacheDiffers(LedgerError):
+    """A cache says something else of an item than the ledger does as of the same position."""
+
+    code = "SL-CACHE-002"
+
+
+class CacheTaken(LedgerError):
+    """Another feeder has taken the folder; this one can write no more."""
+
+    code = "SL-CACHE-003"
 
 
 class Stop(LedgerError):

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from ledger.answers import RecordedOutcome as RecordedOutcome
     from ledger.api import Ledger as Ledger
     from ledger.api import LedgerStatus as LedgerStatus
+    from ledger.cache.host_cache import HostCache as HostCache
     from ledger.cache.options import CacheStatus as CacheStatus
     from ledger.cache.stock_cache import StockCache as StockCache
     from ledger.cache.view import Snapshot as Snapshot
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "ledger.answers": "RecordedOutcome",
     "ledger.api": "Ledger LedgerStatus",
+    "ledger.cache.host_cache": "HostCache",
     "ledger.cache.options": "CacheStatus",
     "ledger.cache.stock_cache": "StockCache",
     "ledger.cache.view": "Snapshot",

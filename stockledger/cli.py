@@ -15,6 +15,7 @@ from stockledger.verb.call import fail
 from stockledger.verb.exits import DATA, OK, USAGE, OutputFailed, UsageError
 from stockledger.verb.output import Output, drop
 from stockledger.verbs import (
+    cache,
     config,
     demo,
     dlq,
@@ -67,6 +68,7 @@ for panel, command in (
     (REPAIR, rebuild.rebuild),
 ):
     app.command(rich_help_panel=panel)(command)
+app.add_typer(cache.app, name="cache", rich_help_panel=MOVE)
 app.add_typer(dlq.app, name="dlq", rich_help_panel=REPAIR)
 app.add_typer(gap.app, name="gap", rich_help_panel=REPAIR)
 

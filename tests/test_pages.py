@@ -39,6 +39,8 @@ def parse(line: str) -> None:
     command, (_, *words) = typer.main.get_command(app), shlex.split(line)
     while words and words[0] in getattr(command, "commands", {}):
         command = command.commands[words.pop(0)]  # type: ignore[attr-defined]
+    if words[:1] != ["--help"] and (unsaid := getattr(command, "unsaid", "")):
+        command = command.commands[unsaid]  # type: ignore[attr-defined]
     if words == ["--version"] or "--help" in words or (not words and hasattr(command, "commands")):
         return
     if getattr(command, "commands", {}):

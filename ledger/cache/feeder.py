@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import closing
 
 from ledger.cache.loading import load
-from ledger.cache.sink import ENTRIES_MAX, Feed, News, Point, Sink, goes_on, passed_by
+from ledger.cache.sink import ENTRIES_MAX, Ended, Feed, News, Point, Sink, goes_on, passed_by
 from ledger.errors import LedgerError
 
 BACKOFF_FIRST_S = 0.05
@@ -23,7 +23,7 @@ class Feeder:
 
     A fault of the ledger or of the connection is told in `trouble`, and tried again with growing pauses: the
     sink keeps what it has, and goes on from there once that is proved. Any other exception is a bug: it ends
-    the thread, and `on_end` is told.
+    the thread, and `on_end` is told; so does a sink that takes nothing more (`Ended`).
     """
 
     def __init__(
@@ -64,6 +64,9 @@ class Feeder:
         try:
             while not self._stopping.is_set():
                 self._connected()
+        except Ended as end:
+            self.trouble = str(end)
+            self._on_end(end)
         except BaseException as fault:  # noqa: BLE001 (told to whoever reads: nobody else would hear of it)
             self.trouble = f"its thread was ended by a bug: {fault!r}"
             self._on_end(fault)

@@ -6,14 +6,14 @@ stale, missing, or asked for with a token.
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 from ledger.cache.bands import BANDS, Band
 from ledger.cache.database import Database
 from ledger.cache.options import OnStale, Share
 from ledger.cache.sink import Point
-from ledger.cache.strategy import Strategy
+from ledger.cache.strategy import Terms
 from ledger.cache.view import Snapshot, View
 from ledger.domain.token import AnyPosition, Token, position_of, prove
 from ledger.errors import BadSettings, Stale
@@ -26,10 +26,79 @@ LOOK_INTERVAL_S = 0.1
 ASKS_MAX = 3
 
 
-class Reader(ABC):
-    """What can be asked of a cache: StockCache keeps one in its process."""
+class Waits(Protocol):
+    """Entered by who reads several things of one moment, or waits for the next one."""
 
-    _held: Strategy
+    def __enter__(self) -> object:
+        """Keep the writer out, where nothing else does."""
+        ...
+
+    def __exit__(self, *exc: Any) -> object:
+        """Let it in again."""
+        ...
+
+    def wait(self, timeout: float) -> object:
+        """Wait for something new, for so many seconds at most."""
+        ...
+
+
+class ReadHashes(Protocol):
+    """The journal's hashes that were read of late."""
+
+    def hash_at(self, position: int) -> bytes | None:
+        """The journal's hash at the position; None if it isn't here."""
+        ...
+
+    def add(self, points: Iterable[Point]) -> None:
+        """Remember these."""
+        ...
+
+
+class Readable(Protocol):
+    """What is read: a strategy in this process, or a host's folder."""
+
+    @property
+    def view(self) -> View:
+        """What may be served now."""
+        ...
+
+    @property
+    def moved(self) -> Waits:
+        """Who waits for the view to move."""
+        ...
+
+    @property
+    def known(self) -> ReadHashes:
+        """ReadHashes that prove a token."""
+        ...
+
+    @property
+    def histories(self) -> int:
+        """Counts the histories that were forgotten."""
+        ...
+
+    @property
+    def terms(self) -> Terms:
+        """What it keeps to."""
+        ...
+
+    def many(self, goods_ids: Sequence[str]) -> tuple[View, dict[str, StockLevel | None]]:
+        """The items' stock, and the view that it is of."""
+        ...
+
+    def everything(self, band: Band | None = None) -> tuple[View, Mapping[str, StockLevel]]:
+        """All that is held, or what of it is in the band, and the view that it is of."""
+        ...
+
+    def tell(self, position: int, histories: int) -> bool:
+        """Whether a reader may be told of this position, read from the database while `histories` was so."""
+        ...
+
+
+class Reader(ABC):
+    """What can be asked of a cache: `StockCache` keeps one in its process, `HostCache` reads one's folder."""
+
+    _held: Readable
     _database: Database
     _share: Share
     _on_stale: OnStale
@@ -82,6 +151,10 @@ class Reader(ABC):
         if band not in BANDS:
             raise ValueError(f"there is no band {band}: it is one of {', '.join(BANDS)}")
         return self._all(band)
+
+    def holds(self, goods_id: str) -> bool:
+        """Whether the goods are of this cache's share."""
+        return self._share.holds(goods_id)
 
     def _all(self, band: Band | None) -> Snapshot[StockLevel]:
         if band and self._held.terms.low_below is None:

@@ -15,6 +15,10 @@ ENTRIES_MAX = 256
 """How many entries a poll brings: a batch of a busy ledger changes thousands of goods."""
 
 
+class Ended(Exception):
+    """The sink takes nothing more from this feeder, and says why."""
+
+
 class Point(NamedTuple):
     """A place in one history: a position, and the journal's hash there."""
 

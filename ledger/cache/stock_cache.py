@@ -52,6 +52,8 @@ class StockCache(Reader):
     Raises BadSettings for what doesn't fit together.
     """
 
+    _held: Strategy
+
     def __init__(
         self,
         dsn: str = "",

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ledger.api import Ledger
 
 RATE_MAX = 1e9
+DAY_S = 86_400.0
 WAIT_TIMEOUT_S = 10.0
 MinPosition = Annotated[
     str | None, typer.Option(metavar=POSITION, help="Wait until the journal has come so far.")
@@ -21,6 +22,11 @@ MinPosition = Annotated[
 def percent(text: str) -> float:
     """`0.5`, `10` or `10%`. Raises what typer shows as a usage error."""
     return _above_zero(str(text).removesuffix("%"), 100, f"{text} is no percentage above 0 and up to 100")
+
+
+def seconds(text: str) -> float:
+    """`0.01` or `10`. Raises what typer shows as a usage error."""
+    return _above_zero(str(text), DAY_S, f"{text} is no time above 0 and up to a day, in seconds")
 
 
 def wait_for(book: "Ledger", min_position: str | None) -> None:

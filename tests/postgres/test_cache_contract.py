@@ -27,9 +27,11 @@ from ledger.store.tables import journal, stock_delta
 from ledger.store.tables.stock import StockLevel
 from stockledger.embedded.postgres import EmbeddedPostgres
 from tests.support.batches import Lanes, says
+from tests.support.hosted import Hosted
 from tests.support.proxy import Proxy
 
-MAKERS = {name: partial(StockCache, strategy=name) for name in ("notify", "update", "copy")}
+STRATEGIES = {name: partial(StockCache, strategy=name) for name in ("notify", "update", "copy")}
+MAKERS = STRATEGIES | {"host": Hosted}
 """How a cache is made: `maker(dsn, **options)`, a context manager that has loaded when it is entered."""
 HOLDING = {name: maker for name, maker in MAKERS.items() if name != "notify"}
 PATIENCE_S = 30.0
@@ -81,6 +83,12 @@ def shop(ledger_dsn):
 @pytest.fixture(params=MAKERS)
 def maker(request):
     return MAKERS[request.param]
+
+
+@pytest.fixture(params=STRATEGIES)
+def strategy(request):
+    """A cache in this process."""
+    return STRATEGIES[request.param]
 
 
 @pytest.fixture(params=HOLDING)
@@ -308,9 +316,9 @@ class TestContract:
                 with pytest.raises(HistoryChanged):
                     cache.get("g0", at_least=token, timeout_s=PATIENCE_S)
 
-    def test_a_forked_child_has_no_feeder(self, maker, shop):
+    def test_a_forked_child_has_no_feeder(self, strategy, shop):
         """It says so until it starts its own; the parent's goes on."""
-        with maker(shop.dsn, max_staleness_s=60) as cache:
+        with strategy(shop.dsn, max_staleness_s=60) as cache:
             cache.get("g0")
             assert forked(partial(child, cache)) == "call start() in this process, 10"
             token = shop.adds("g0")
@@ -330,14 +338,14 @@ class TestContract:
         with pytest.raises(Stale, match="it was never started"):
             maker(shop.dsn).get("g0")
 
-    def test_a_start_that_can_not_succeed_says_why(self, maker, shop):
+    def test_a_start_that_can_not_succeed_says_why(self, strategy, shop):
         """At once where repeating it is in vain, else after the time that was given."""
         empty = make_conninfo(shop.dsn, dbname="postgres")
         with pytest.raises(LedgerError) as refused:
-            maker(empty).start(timeout_s=PATIENCE_S)
+            strategy(empty).start(timeout_s=PATIENCE_S)
         assert refused.value.code == "SL-DB-003"
         with pytest.raises(LedgerError) as refused:
-            maker(make_conninfo(shop.dsn, port=1)).start(timeout_s=0.1)
+            strategy(make_conninfo(shop.dsn, port=1)).start(timeout_s=0.1)
         assert refused.value.code == "SL-DB-001"
 
     @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -16,8 +17,11 @@ from ledger.errors import HistoryChanged
 from ledger.store.connection import database
 from ledger.store.tables import journal
 from tests.support.batches import Lanes, says
+from tests.support.cli import Cli
+from tests.support.pages import typed
 
 PAGE = Path(__file__).parents[2] / "docs/how-to" / "web-application.md"
+SHOWN = "/dev/shm/stock"
 
 
 @pytest.fixture
@@ -36,7 +40,7 @@ def test_what_the_page_shows_works(blocks, ledger_dsn, monkeypatch, capsys):
     """One process, tokens, gunicorn's hooks, an asyncio application, lists: in the page's order."""
     shop: Any = ModuleType("shop")
     gunicorn: Any = ModuleType("gunicorn.conf")
-    one, token, hooks, aio, lists = blocks
+    one, token, hooks, _, aio, lists = blocks
     for block in (one, token, aio):
         exec(block, shop.__dict__)
     try:
@@ -59,3 +63,20 @@ def test_what_the_page_shows_works(blocks, ledger_dsn, monkeypatch, capsys):
     gunicorn.worker_exit(None, None)
     exec(lists, shop.__dict__)
     assert capsys.readouterr().out.splitlines()[-1].startswith("2 2 ")
+
+
+def test_one_copy_for_a_host_works(blocks, ledger_dsn, tmp_path):
+    """Its commands as they stand there, and what reads the folder meanwhile."""
+    folder, shop = str(tmp_path / "stock"), ModuleType("shop")
+    lines = [line for line in typed(PAGE.read_text(encoding="utf-8")) if line.language == "sh"]
+    feed, check = (line.text.replace(SHOWN, folder).split()[1:] for line in lines)
+    cli = Cli(ledger_dsn, "localhost:1", "none")
+    with subprocess.Popen([sys.executable, "-m", "stockledger", *feed], env=cli.environment) as feeder:
+        try:
+            exec(blocks[3].replace(SHOWN, folder), shop.__dict__)
+            assert shop.host.get("85123A").on_hand == 6
+            shop.host.close()
+            assert cli(*check)["agrees"]
+        finally:
+            feeder.terminate()
+    assert feeder.returncode == 0

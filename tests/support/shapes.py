@@ -25,7 +25,8 @@ def _members(text: str) -> frozenset[str]:
 def undocumented(words: Sequence[object], answer: dict[str, Any]) -> list[str]:
     """The members of a verb's answer that the page lacks; `words` is its command line."""
     said = [str(word) for word in words]
-    verb = next(each for each in (" ".join(said[:2]), said[0], "") if each in documented())
+    tried = (" ".join(said[:2]), said[0], f"{said[0]} feed", "")  # a group's own verb may go unsaid
+    verb = next(each for each in tried if each in documented())
     known = documented()[verb] | documented()[""]
     patterns = [re.compile(re.sub(r"[A-Z]+", r"[^\\[\\]]+", re.escape(path))) for path in known]
     begins = {path[:at] for path in known for at in range(len(path)) if path[at] in ".["}

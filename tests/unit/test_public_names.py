@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ["ledger", "consumer", "producer", "stockledger"]
 PUBLIC = """
     AdjustStock BadSettings BrokerUnavailable CacheStatus CancelPurchase CloseUser Connection EVENTS
-    HistoryChanged IN_RANGE Lane Ledger LedgerError LedgerStatus LetterStatus ListGoods MessageKey
+    HistoryChanged HostCache IN_RANGE Lane Ledger LedgerError LedgerStatus LetterStatus ListGoods MessageKey
     Outcome Projection Publisher PurchaseGoods Range Reason Receipt ReceiveStock RecordedOutcome
     RegisterUser Retry SchemaMismatch Snapshot Stale StockCache StockLevel Stop Tally TopicUnfit
     Unavailable
