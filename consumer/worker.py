@@ -18,6 +18,7 @@ from structlog.typing import FilteringBoundLogger
 
 from consumer import admin, assignment, known_log
 from consumer.admin import TopicFacts, Watermarks
+from consumer.announcements import Announcements
 from consumer.goal import Goal
 from consumer.group import GroupWatch
 from consumer.lane_queue import BATCH_BYTES_MAX
@@ -40,8 +41,6 @@ READ_AHEAD = 3
 The lanes take turns, so of four lanes each is found with a batch of nearly full size (of two: two thirds).
 """
 IN_HAND_BYTES_MAX = READ_AHEAD * BATCH_BYTES_MAX
-SAY_AGAIN_S = 60.0
-"""How often a wait is said again while it lasts."""
 PATIENCE_S = 60.0
 """How long a run that somebody waits for goes on without any progress."""
 SAY_AFTER_S = 8.0
@@ -98,14 +97,10 @@ class Worker:
         self._log = log
         self._stopping = False
         self._goal = Goal(settings.topic) if settings.until_caught_up else None
-        self._waiting_for = ""
-        self._say_again_due = 0.0
+        self._says = Announcements(log, settings.group, settings.status_interval_s)
         self._silence: Silence | None = None
         self._partitions = 0
-        self._silent: list[int] = []
-        self._status_due = 0.0
         self._prune_due = time.monotonic() + PRUNE_INTERVAL_S
-        self._reported: Counter[Outcome] = Counter()
 
     def stop(self) -> None:
         """End after the batch in hand. Safe in a signal handler: it sets a flag."""
@@ -135,7 +130,7 @@ class Worker:
                 failures = 0 if self.totals.counts.total() > done else failures + 1
                 if self._goal and self._goal.stalled_s > PATIENCE_S:
                     raise doubt from fault
-                self._say_waiting(doubt)
+                self._says.waiting(doubt)
                 self._sleep(min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** min(failures, 10)))
         self.totals.seconds = time.monotonic() - begun
         if self._goal:
@@ -146,7 +141,7 @@ class Worker:
         settings = self._settings
         with faults(), contextlib.closing(connect(settings.dsn, purpose="run")) as conn:
             conn.on_silence = self._silence = Silence(
-                conn, settings.dsn, lambda: self._ending, self._say_waiting
+                conn, settings.dsn, lambda: self._ending, self._says.waiting
             )
             facts = assignment.preflight(conn, settings.kafka, settings.topic)
             identity.claim(conn, settings.group, facts.cluster_id)
@@ -162,7 +157,8 @@ class Worker:
                 group_watch = GroupWatch(settings.kafka, settings.group, source.member)
                 processor = Processor(conn, self._log)
                 conn.meanwhile = source.decode
-                self._say_ready(facts)
+                self._partitions = facts.partitions
+                self._says.ready(facts)
                 while not self._ending and not self._caught_up(conn, source):
                     source.poll(READ_AHEAD * settings.batch_size_max, IN_HAND_BYTES_MAX, POLL_TIMEOUT_S)
                     self._apply_next(source, processor)
@@ -170,7 +166,7 @@ class Worker:
                         source.look_again()
                     source.suspicious = False
                     group_watch.look(idle=source.reachable and not source.lanes)
-                    self._say_status(source)
+                    self._says.status(self.totals.counts, queued=source.queued, lanes=source.lanes)
                     self._prune(conn)
                 if self._goal and not self._goal.reached:
                     self._goal.look(conn, {})  # told to end: how much is left
@@ -188,7 +184,7 @@ class Worker:
 
         def ask() -> Watermarks:
             marks = admin.watermarks(settings.kafka, facts.name, facts.partitions)
-            self._say_silent(marks)
+            self._says.silent(marks)
             return marks
 
         assignment.begin_lanes(conn, facts, ask, settings.start)
@@ -204,7 +200,8 @@ class Worker:
         finally:
             self.totals.counts += processor.counts
             processor.counts.clear()
-        self._say_going_on()
+        if self._says.going_on() and self._silence:
+            self._silence.held = None
         queue.advance(batch.next_offset)
         source.hand_over(queue.lane, batch.next_offset)
         failpoints.hit("advanced")
@@ -221,11 +218,11 @@ class Worker:
             goal.aim(admin.watermarks(self._settings.kafka, self._settings.topic, self._partitions))
         if goal.look(conn, source.lanes):
             return True
-        if goal.stalled_s > (PATIENCE_S if self._waiting_for else SAY_AFTER_S):
+        if goal.stalled_s > (PATIENCE_S if self._says.waiting_for else SAY_AFTER_S):
             obstacle = goal.obstacle(self._settings.kafka)
             if goal.stalled_s > PATIENCE_S:
                 raise obstacle
-            self._say_waiting(obstacle)
+            self._says.waiting(obstacle)
         return False
 
     def _prune(self, conn: Connection) -> None:
@@ -243,41 +240,3 @@ class Worker:
         """The fault, or who held the lock that it waited for in vain."""
         held = self._silence.held if self._silence else None
         return held if held and isinstance(fault, Contended) and fault.is_lock_timeout else fault
-
-    def _say_waiting(self, doubt: Retry | Fenced) -> None:
-        """One line a change of state, not one a try nor a wording; then one now and then."""
-        now = time.monotonic()
-        if doubt.code != self._waiting_for or now > self._say_again_due:
-            self._waiting_for, self._say_again_due = doubt.code, now + SAY_AGAIN_S
-            self._log.warning("waiting", cause=doubt.message, code=doubt.code, next=doubt.remedy)
-
-    def _say_going_on(self) -> None:
-        if self._waiting_for:
-            self._waiting_for = ""
-            self._log.info("goes on")
-            if self._silence:
-                self._silence.held = None
-
-    def _say_silent(self, marks: Watermarks) -> None:
-        silent = sorted(marks.silent)
-        if silent and silent != self._silent:
-            causes = sorted({fault.message for fault in marks.silent.values()})
-            self._log.warning("brokers of lanes are away", partitions=silent, cause=causes)
-        elif self._silent and not silent:
-            self._log.info("brokers of all lanes answer again")
-        self._silent = silent
-
-    def _say_ready(self, facts: TopicFacts) -> None:
-        self._waiting_for, self._partitions = "", facts.partitions
-        self._log.info("ready", group=self._settings.group, topic=facts.name, partitions=facts.partitions)
-
-    def _say_status(self, source: Source) -> None:
-        now = time.monotonic()
-        if now < self._status_due:
-            return
-        self._status_due = now + self._settings.status_interval_s
-        since = self.totals.counts - self._reported
-        self._reported = self.totals.counts.copy()
-        self._log.info(
-            "status", **{str(o): since[o] for o in Outcome}, queued=source.queued, lanes=sorted(source.lanes)
-        )
