@@ -13,7 +13,8 @@ from ledger import signals
 from ledger.errors import AGAIN
 from stockledger.verb.call import fail
 from stockledger.verb.exits import DATA, OK, USAGE, OutputFailed, UsageError
-from stockledger.verb.output import Output, drop
+from stockledger.verb.output import Output
+from stockledger.verb.streams import drop
 from stockledger.verbs import (
     cache,
     config,

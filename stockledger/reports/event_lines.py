@@ -16,7 +16,7 @@ from ledger.private import private
 from ledger.store.connection.database import Connection
 from ledger.store.reads.history import Piece, Wanted
 from stockledger.verb.exits import OutputFailed, UsageError
-from stockledger.verb.output import drop
+from stockledger.verb.streams import drop
 from stockledger.verb.waiting import Waiting
 
 STDOUT = "-"

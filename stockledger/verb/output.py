@@ -1,13 +1,11 @@
 """What a verb says and where: results on stdout, everything else on stderr, under `--json` one object.
 
-Whatever is printed may quote what strangers published, so control characters never reach the terminal. Where
-nobody reads any more the rest is dropped, and the verb ends as it would have ended. Amounts are written with
-spaces (`count`), places (positions, offsets, versions) as they can be pasted.
+Whatever is printed may quote what strangers published, so control characters never reach the terminal.
+Amounts are written with spaces (`count`), places (positions, offsets, versions) as they can be pasted.
 Colours and widths are rich's business, which honours NO_COLOR, FORCE_COLOR, TTY_COMPATIBLE and COLUMNS.
 """
 
 import json
-import os
 import re
 import shlex
 import shutil
@@ -15,19 +13,18 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from rich.cells import cell_len
-from rich.console import Console
 from rich.text import Text
 
 from ledger.errors import LedgerError
 from ledger.figures import count
-from stockledger.verb.exits import OutputFailed
+from stockledger.verb.streams import Stderr, Stdout
 
 PROGRESS_INTERVAL_S = 2.0
 GUTTER = "  "
@@ -53,8 +50,8 @@ class Output:
 
     def __init__(self, *, json: bool = False) -> None:
         self.json = json
-        self._out = _Stdout(highlight=False, markup=False, emoji=False, soft_wrap=True)
-        self._err = _Stderr(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self._out = Stdout(highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self._err = Stderr(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     @property
     def _width(self) -> int | None:
@@ -148,49 +145,6 @@ class Output:
         """A screen of its own for what is shown again and again; call it before each showing."""
         with self._out.screen(hide_cursor=True) if self._out.is_terminal else _nothing():
             yield self._out.clear if self._out.is_terminal else lambda: None
-
-
-class _Stdout(Console):
-    """Where results go: who stops reading ends nothing, a disk that is full ends the verb."""
-
-    @contextmanager
-    def guarded(self, stream: Any) -> Iterator[None]:
-        """What the stream doesn't take is dropped from here on. Raises OutputFailed but for a closed pipe."""
-        try:
-            yield
-        except BrokenPipeError:
-            self.quiet = True
-            drop(stream)
-        except OSError as error:
-            self.quiet = True
-            drop(stream)
-            raise OutputFailed(
-                f"the result can't be written: {error.strerror}; what was done stays done",
-                remedy="make room where it goes, and run the same again",
-            ) from error
-
-    def _check_buffer(self) -> None:
-        with self.guarded(self.file):
-            if self.quiet:
-                self._buffer.clear()
-            else:
-                self._write_buffer()
-
-
-class _Stderr(_Stdout):
-    """Beside the result: what it doesn't take is nobody's loss."""
-
-    def _check_buffer(self) -> None:
-        with suppress(OutputFailed):
-            super()._check_buffer()
-
-
-def drop(stream: TextIO) -> None:
-    """What is still to be written to the stream goes nowhere, and fails no more: not at exit either."""
-    with suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
 
 
 class _Lines:
