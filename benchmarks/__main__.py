@@ -6,6 +6,7 @@
     repeats     duplicates and rejections, as ratios to clean input; 5 minutes
     natural     the first load of a fresh ledger beside the same on an analysed one; 2 minutes
     shapes      input that hurts: one SKU, Zipf, a million goods, a batch of one; 8 minutes
+    cache       reads from a stock cache beside other ways, and how soon a commit is seen; 5 minutes
     producer    `publish` beside librdkafka's own producer; 1 minute (10 million lines: --lines 10000000)
     report      the tables and plots again from results/*.json; no services needed
 
@@ -19,7 +20,7 @@ import argparse
 import json
 from types import ModuleType
 
-from benchmarks import growth, latency, natural, producer, repeats, report, shapes, throughput
+from benchmarks import cache, growth, latency, natural, producer, repeats, report, shapes, throughput
 from benchmarks.result import Options, keep, kept
 from benchmarks.testbed import Testbed
 from consumer.worker import rarely_collect_cycles
@@ -31,6 +32,7 @@ ALL: dict[str, ModuleType] = {
     "repeats": repeats,
     "natural": natural,
     "shapes": shapes,
+    "cache": cache,
     "producer": producer,
 }
 

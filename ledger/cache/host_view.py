@@ -1,11 +1,12 @@
 """What a reader sees of a host's folder: each look is one snapshot of it, and needs no lock."""
 
 import json
+import struct
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
 from ledger.cache.bands import Band
-from ledger.cache.files import NOTE_KEY, Files, FolderHead, position_key, unpacked
+from ledger.cache.files import HEAD, HEAD_KEY, NOTE_KEY, Files, FolderHead, position_key, unpacked
 from ledger.cache.known import Known
 from ledger.cache.options import CacheStatus
 from ledger.cache.sink import News, Point
@@ -98,17 +99,21 @@ class HostView:
 
     def get(self, goods_id: str, /) -> StockLevel | None:
         """The item's stock now."""
-        return self.one(goods_id)[0]
+        with self.files.reading() as txn:
+            return self.files.level(txn, self.files.head(txn).slot, goods_id)
 
     def one(self, goods_id: str) -> tuple[StockLevel | None, float]:
         """The item's stock, and until when it may be served: one snapshot, by the shortest way."""
-        files = self.files
+        files, key = self.files, goods_id.encode()
         try:
             with files.env.begin() as txn:
-                head = files.head(txn)
-                return files.level(txn, head.slot, goods_id), self._until(head)
-        except files.error:  # the longer way says what it is
+                there, position, _, asked_at, _, slot, _, _ = HEAD.unpack(txn.get(HEAD_KEY, b"", files.meta))
+                value = txn.get(key, None, files.stock[slot])
+        except (files.error, struct.error):  # there is no head, or no such key: the longer way says it
             return None, NEVER
+        if value is None or not there or position < self._told:
+            return None, NEVER
+        return unpacked(key, value), asked_at + self.terms.max_staleness_s
 
     def many(self, goods_ids: Sequence[str]) -> tuple[View, dict[str, StockLevel | None]]:
         """Of one position: of one snapshot."""

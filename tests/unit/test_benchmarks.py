@@ -171,6 +171,7 @@ def found_by(name):
         "repeats": ["clean"],
         "natural": ["a grown ledger, analysed", "a fresh ledger"],
         "shapes": ["uniform, 1,000 goods"],
+        "cache": ["get, update", "HostCache.get", "a worker alone", "beside 20 polling caches"],
         "producer": ["publish", "raw, reports", "raw"],
     }
     more: dict[str, dict[str, Any]] = {
@@ -182,6 +183,11 @@ def found_by(name):
             "fdatasync_us": [{"median": 100.0}] * 2,
         },
         "natural": {"commands": 1_000},
+        "cache": {
+            "seen": [{"p50": 5.0, "p99": 12.0, "rate": 20_000}] * 2,
+            "loads": [{"update_s": 2.0, "update_mb": 200.0, "host_s": 3.0, "host_mb": 40.0}] * 2,
+            "goods": 1_000_000,
+        },
         "producer": {"lines": 1_000, "file_bytes": 2_000_000},
     }
     return {"runs": Runs({each: [run, run] for each in names.get(name, [])}).as_json(), **more.get(name, {})}
