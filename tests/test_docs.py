@@ -189,6 +189,15 @@ def test_figures_stand_in_one_page(page):
     assert prose.figures(PAGES[page].read_text("utf-8")) == []
 
 
+def test_every_example_is_named():
+    """The page of the examples says of each file what it is."""
+    folder = reference.ROOT / "examples"
+    text = (folder / "README.md").read_text("utf-8")
+    assert [
+        file.name for file in folder.glob("*.*") if file.suffix != ".md" and f"`{file.name}`" not in text
+    ] == []
+
+
 def test_the_counting_of_sentences():
     """Code, tables, headings and addresses count for nothing; items and paragraphs end a sentence."""
     text = (
