@@ -464,7 +464,9 @@ def saved(services, shop):
     backup, lost = sql.Identifier(f"{name}_backup"), sql.Identifier(f"{name}_lost")
     with psycopg.connect(services.postgres.dsn(), autocommit=True) as admin:
         shop.conn.close()
+        stop_sessions(admin, shop)  # a template has no sessions
         admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(backup, name_of(shop)))
+        allow_sessions(admin, shop)
         shop.again()
 
         def restore():
