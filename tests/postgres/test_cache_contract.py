@@ -4,7 +4,6 @@ import os
 import signal
 import threading
 import time
-import warnings
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
@@ -27,6 +26,7 @@ from ledger.store.tables import journal, stock_delta
 from ledger.store.tables.stock import StockLevel
 from stockledger.embedded.postgres import EmbeddedPostgres
 from tests.support.batches import Lanes, says
+from tests.support.forks import forked
 from tests.support.hosted import Hosted
 from tests.support.proxy import Proxy
 
@@ -490,23 +490,3 @@ def child(cache):
     level = cache.get("g0")
     cache.close()
     return f"{said}, {level.on_hand}"
-
-
-def forked(call):
-    """What the call returns in a child of this process."""
-    reads, writes = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forks with threads
-        pid = os.fork()
-    if not pid:
-        try:
-            text = call()
-        except BaseException as fault:  # noqa: BLE001 (told to the parent)
-            text = repr(fault)
-        os.write(writes, text.encode())
-        os._exit(0)
-    os.close(writes)
-    with os.fdopen(reads) as pipe:
-        text = pipe.read()
-    assert os.waitpid(pid, 0)[1] == 0
-    return text

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
@@ -30,10 +30,10 @@ from tests.postgres.test_cache_contract import (
     PATIENCE_S,
     Shop,
     eventually,
-    forked,
     proxied,
     saved,
 )
+from tests.support.forks import forked
 from tests.support.hosted import Hosted
 
 BOUND_S = 0.5
@@ -160,9 +160,8 @@ class Story(RuleBasedStateMachine):
         assert (resets, snapshot.position) >= self.seen
         self.seen = resets, snapshot.position
         assert dict(snapshot) == _stock(self.dsn, snapshot.token)
-        assert snapshot.position >= max(
-            at for when, at in self.committed if when <= max(asked_at - BOUND_S, 0.0)
-        )
+        due = [at for when, at in self.committed if when <= asked_at - BOUND_S]
+        assert snapshot.position >= max(due, default=0)
 
 
 def _refuses(cache: Any) -> bool:
@@ -191,11 +190,6 @@ def test_whatever_happens_each_snapshot_is_of_its_position(name, services, templ
     )
     run_state_machine_as_test(
         told,
-        settings=settings(
-            max_examples=4,
-            stateful_step_count=25,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-            derandomize=False,
-        ),
+        # what a clock takes part in isn't made smaller: another run differs
+        settings=settings(max_examples=4, stateful_step_count=25, phases=[Phase.generate], database=None),
     )

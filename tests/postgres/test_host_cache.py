@@ -21,8 +21,9 @@ from ledger.domain.shares import share_of
 from ledger.errors import BadSettings, LedgerError, Stale, Unavailable
 from ledger.store.tables.stock import StockLevel
 from tests.conftest import database as new_database
-from tests.postgres.test_cache_contract import GOODS, PATIENCE_S, Shop, eventually, forked
+from tests.postgres.test_cache_contract import GOODS, PATIENCE_S, Shop, eventually
 from tests.support.cli import Cli
+from tests.support.forks import forked
 from tests.support.hosted import Hosted
 
 READERS = 6

@@ -2,6 +2,7 @@
 
 import os
 import time
+from functools import partial
 
 from ledger.cache.files import About, Files
 from ledger.cache.host_sink import HostSink
@@ -9,6 +10,7 @@ from ledger.cache.host_view import HostView
 from ledger.cache.sink import News, Point
 from ledger.cache.strategy import Terms
 from ledger.store.tables.stock import StockLevel
+from tests.support.forks import child
 
 ENTRIES = 2_000
 PAIR = ["cup", "tea"]
@@ -17,12 +19,7 @@ PAIR = ["cup", "tea"]
 def test_a_reader_never_sees_half_of_an_entry(tmp_path):
     """Another process writes two items and the position, again and again: they are always of one entry."""
     folder = tmp_path / "stock"
-    pid = os.fork()
-    if not pid:
-        try:
-            write(folder)
-        finally:
-            os._exit(0)
+    pid = child(partial(write, folder))
     try:
         view = opened(folder)
         seen = 0
