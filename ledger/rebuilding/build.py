@@ -65,7 +65,7 @@ def build(
     pace: RebuildPace,
 ) -> None:
     """Fold everything up to where the head is now into the generation, at the pace that was asked for."""
-    ranges.summarize(conn, ranges.EVENT_INDEX)
+    ranges.summarize_events(conn)
     with faults():
         target = ranges.head(conn)
         first = ranges.next_range(conn, 0, target, CHUNK_EVENTS)

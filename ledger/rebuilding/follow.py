@@ -107,7 +107,7 @@ def catch_up(conn: Connection, projection: Projection, live: Generation, number:
 
     The last round applies `REST_EVENTS` at most, so little comes while it lasts: that is left for the lock.
     """
-    ranges.summarize(conn, ranges.EVENT_INDEX)
+    ranges.summarize_events(conn)
     while True:
         upto = _goal(conn, projection, live)
         at = projection_state.find(conn, projection.name, number).position

@@ -26,6 +26,8 @@ POLL_INTERVAL_S = 0.1
 RECONNECT_FIRST_S = 0.1
 RECONNECT_LONGEST_S = 10.0
 STATUS_INTERVAL_S = 10.0
+SUMMARIZE_INTERVAL_S = 1.0
+"""Each range reads the blocks that no index knows yet: those of so many seconds."""
 SAY_AGAIN_S = 60.0
 LOST_UNTOLD_MAX = 10
 """So many races in a row are nobody's business."""
@@ -132,7 +134,9 @@ class Projector:
             session.prepare_session(conn)
             target = ranges.head(conn)
         self._connected()
+        ranges.summarize_events(conn)
         status_at = time.monotonic() + STATUS_INTERVAL_S
+        summarize_at = time.monotonic() + SUMMARIZE_INTERVAL_S
         while self._followed and not self._stop.is_set():
             worked = [self._one(conn, each) for each in list(self._followed)]
             self._pause_s = RECONNECT_FIRST_S
@@ -143,6 +147,9 @@ class Projector:
                 self._tell_status(conn)
             if not any(worked):
                 self._stop.wait(POLL_INTERVAL_S)
+            elif time.monotonic() >= summarize_at:
+                ranges.summarize_events(conn)
+                summarize_at = time.monotonic() + SUMMARIZE_INTERVAL_S
 
     def _connected(self) -> None:
         if self._away_for and self._was_ready:

@@ -6,6 +6,7 @@ What counts is buffers read, not the name of a scan: at 1,000 rows a sequential 
 import importlib
 import pkgutil
 import re
+from threading import Event
 from typing import Any
 
 import psycopg
@@ -15,9 +16,12 @@ from ledger import projections, store
 from ledger.domain.delivery import Lane
 from ledger.projections import purchases_by_user, sales_by_day, user_events
 from ledger.projections import stock as projected_stock
+from ledger.projections.sales_by_day import SalesByDay
+from ledger.rebuilding import projector
+from ledger.rebuilding.projector import Projector, Told
 from ledger.store.connection import database
 from ledger.store.connection.copy import texts
-from ledger.store.reads import coverage, history
+from ledger.store.reads import coverage, history, ranges
 from ledger.store.reads.ranges import Range
 from ledger.store.rules import audit, journal_rules, message_rules
 from ledger.store.tables import (
@@ -31,6 +35,7 @@ from ledger.store.tables import (
     stock,
     stock_delta,
 )
+from tests.support.projections import connector
 
 SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|MERGE|WITH|COPY|CREATE|SAVEPOINT)\b")
 COPY_OUT = re.compile(r"^\s*COPY \((.*)\) TO STDOUT\s*$", re.DOTALL)
@@ -256,6 +261,66 @@ def test_pages_are_local_in_a_table_that_was_just_filled(conn):
     assert buffers(conn, message_rules.EVENTS, page) >= blocks
     audit.settle(conn)
     assert buffers(conn, message_rules.EVENTS, page) <= hot(20_000)["events of a page"][-1]
+
+
+def event_blocks(*connections: psycopg.Connection) -> int:
+    """How often a block of the events' table was read so far, by these connections and any that ended."""
+    for conn in connections:
+        conn.execute("SELECT pg_stat_force_next_flush()")
+    [(blocks,)] = connections[0].execute(
+        """SELECT heap_blks_read + heap_blks_hit FROM pg_statio_user_tables
+           WHERE relid = 'ledger.event'::regclass"""
+    )
+    return int(blocks)
+
+
+class Arriving(Told):
+    """Whenever a step was applied, another thousand events come, until there are enough."""
+
+    def __init__(self, conn: psycopg.Connection, follower: psycopg.Connection, stop: Event) -> None:
+        self._conn, self._follower, self._stop = conn, follower, stop
+        self._last = 0
+        self.reads: list[int] = []
+        """The blocks of events that each step read."""
+        self._arrive()
+
+    def applied(self, name: str, events: int) -> None:
+        assert events == 1_000
+        self.reads.append(event_blocks(self._conn, self._follower) - self._before)
+        if len(self.reads) == 40:
+            self._stop.set()
+        else:
+            self._arrive()
+
+    def _arrive(self) -> None:
+        grow(self._conn, self._last, self._last + 1_000)
+        self._conn.execute("ANALYZE ledger.event, ledger.journal")  # of which no index learns
+        self._last += 1_000
+        self._before = event_blocks(self._conn, self._follower)
+
+
+def test_a_projector_reads_its_step_and_not_the_tail_again(conn, ledger_dsn, monkeypatch):
+    """Events come and no vacuum does: what a step reads doesn't grow with what came since the last one."""
+    monkeypatch.setattr(projector, "SUMMARIZE_INTERVAL_S", 0)
+    conn.execute(FREEZE)
+    conn.execute("ALTER INDEX ledger.event_entry SET (autosummarize = off)")
+    stop = Event()
+    follower = connector(ledger_dsn)()
+    told = Arriving(conn, follower, stop)
+    Projector(lambda: follower, [SalesByDay()], stop=stop, told=told).run()
+    [(blocks,)] = conn.execute("SELECT pg_relation_size('ledger.event') / 8192")
+    assert max(told.reads) <= 4 * 32 < blocks / 4, told.reads
+
+
+def test_nobody_is_waited_for_to_find_events(conn, ledger_dsn):
+    """Whoever holds the lock that a vacuum takes isn't waited for; the index stays as it is."""
+    conn.execute(FREEZE)
+    grow(conn, 0, 2_000)
+    with database.connect(ledger_dsn, purpose="test") as other, other.transaction():
+        other.execute("LOCK TABLE ledger.event IN SHARE UPDATE EXCLUSIVE MODE")
+        conn.execute("SET lock_timeout = 0")
+        ranges.summarize_events(conn)
+    assert conn.execute("SELECT brin_summarize_new_values('ledger.event_entry')").fetchone() == (1,)
 
 
 def test_a_row_that_was_waited_for_is_checked_by_itself(conn):

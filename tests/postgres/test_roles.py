@@ -178,6 +178,7 @@ def test_a_reader_can_do_nothing_else(login, ledger_dsn):
     dsn = login("reader")
     statements = [
         "SELECT ledger.lock_head()",
+        "SELECT ledger.summarize_events()",
         "SELECT nextval('ledger.entry_number')",
         "CREATE TABLE ledger.mine ()",
         "UPDATE ledger.stock_levels SET on_hand = 1",

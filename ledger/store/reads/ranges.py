@@ -91,10 +91,9 @@ PLACES: LiteralString = (
 SUMMARIZE = """
 SELECT sum(brin_summarize_new_values(c.oid)) FROM pg_class c JOIN pg_am a ON a.oid = c.relam
 WHERE c.relnamespace = 'ledger'::regnamespace AND c.relkind = 'i' AND a.amname = 'brin'
-  AND (%(index)s::text IS NULL OR c.relname = %(index)s)
   AND pg_has_role(c.relowner, 'USAGE') AND NOT pg_is_in_recovery()
 """
-EVENT_INDEX = "event_entry"
+SUMMARIZE_EVENTS = "SELECT ledger.summarize_events()"
 
 
 def head(conn: Connection) -> int:
@@ -140,7 +139,13 @@ def places(conn: Connection, within: Range) -> list[EventPlace]:
     return [EventPlace(*row) for row in conn.execute(PLACES, within._asdict())]
 
 
-def summarize(conn: Connection, index: str | None = None) -> None:
-    """Make the newest rows findable by their entry, outside a transaction: of one index, or of all."""
+def summarize(conn: Connection) -> None:
+    """Make the newest rows findable by their entry, outside a transaction: by all that this user may."""
     with suppress(Contended), faults():  # a vacuum that is at it does the same
-        conn.execute(SUMMARIZE, {"index": index})
+        conn.execute(SUMMARIZE)
+
+
+def summarize_events(conn: Connection) -> None:
+    """The same of the events alone, for whoever may follow them. Waits for nobody."""
+    with suppress(Contended), faults():
+        conn.execute(SUMMARIZE_EVENTS)

@@ -36,7 +36,8 @@ BEGIN
             'UPDATE (version, closed) ON ledger.account',
             'UPDATE (status) ON ledger.dead_letter',
             'UPDATE (position) ON ledger.projection',       -- following; the rest is the owner's
-            'EXECUTE ON FUNCTION ledger.write_stock, ledger.seal, ledger.lock_head, ledger.prune_stock_deltas'
+            'EXECUTE ON FUNCTION ledger.write_stock, ledger.seal, ledger.lock_head, ledger.prune_stock_deltas,
+                ledger.summarize_events'
         ] LOOP
             EXECUTE format('GRANT %s TO %I', rights, writer);
         END LOOP;
