@@ -7,6 +7,7 @@
     natural     the first load of a fresh ledger beside the same on an analysed one; 2 minutes
     shapes      input that hurts: one SKU, Zipf, a million goods, a batch of one; 8 minutes
     cache       reads from a stock cache beside other ways, and how soon a commit is seen; 5 minutes
+    soak        ten minutes of purchases under four readers of caches; 12 minutes
     producer    `publish` beside librdkafka's own producer; 1 minute (10 million lines: --lines 10000000)
     report      the tables and plots again from results/*.json; no services needed
 
@@ -20,7 +21,7 @@ import argparse
 import json
 from types import ModuleType
 
-from benchmarks import cache, growth, latency, natural, producer, repeats, report, shapes, throughput
+from benchmarks import cache, growth, latency, natural, producer, repeats, report, shapes, soak, throughput
 from benchmarks.result import Options, keep, kept
 from benchmarks.testbed import Testbed
 from consumer.worker import rarely_collect_cycles
@@ -33,6 +34,7 @@ ALL: dict[str, ModuleType] = {
     "natural": natural,
     "shapes": shapes,
     "cache": cache,
+    "soak": soak,
     "producer": producer,
 }
 

@@ -91,6 +91,17 @@ class Testbed:
             self._drop(name)
 
     @contextmanager
+    def empty_ledger(self) -> Iterator[str]:
+        """The DSN of a ledger that nothing was applied to, and that was given nothing either."""
+        name = self._create(sql.SQL(""))
+        try:
+            with Connection.connect(self.services.postgres.dsn(name), autocommit=True) as conn:
+                migrate.migrate(conn)
+            yield self.services.postgres.dsn(name)
+        finally:
+            self._drop(name)
+
+    @contextmanager
     def topic(self, partitions: int = PARTITIONS) -> Iterator[str]:
         """A new topic."""
         name = f"bench-{self._next()}"

@@ -4,7 +4,7 @@
     uvicorn --app-dir examples shop:app
 
 It takes STOCKLEDGER_DSN, STOCKLEDGER_KAFKA_BOOTSTRAP_SERVERS and STOCKLEDGER_TOPIC from the environment. With
-STOCKLEDGER_CACHE_DIR it reads the folder that `stockledger cache --into` keeps, so workers share one copy.
+SHOP_CACHE_DIR it reads the folder that `stockledger cache --into` keeps, so workers share one copy.
 To show the page asks nobody. Whether a purchase succeeds the ledger decides, whatever number the page had.
 """
 
@@ -26,7 +26,7 @@ from stockledger import HistoryChanged, HostCache, Ledger, LedgerError, Publishe
 DSN = os.environ.get("STOCKLEDGER_DSN", "")
 KAFKA = {"bootstrap.servers": os.environ.get("STOCKLEDGER_KAFKA_BOOTSTRAP_SERVERS", "localhost:9092")}
 TOPIC = os.environ.get("STOCKLEDGER_TOPIC", "purchase-commands")
-FOLDER = os.environ.get("STOCKLEDGER_CACHE_DIR")
+FOLDER = os.environ.get("SHOP_CACHE_DIR")
 USER = "17850"  # a shop with a login knows who it is
 OUTCOME_WAIT_S = 10.0
 REFRESH = '<meta http-equiv="refresh" content="2">'

@@ -197,12 +197,13 @@ def test_a_visitor_sees_his_own_purchase_while_others_buy(group, sender):
         shows_his_own_purchases(address, group, sender)
 
 
-def test_workers_that_share_one_copy_show_it_too(group, sender, tmp_path):
+def test_workers_that_share_one_copy_show_it_too(group, sender, tmp_path, monkeypatch):
     """Two processes of uvicorn read the folder of one feeder: the token is good in both."""
     folder = str(tmp_path / "stock")
+    monkeypatch.setenv("SHOP_CACHE_DIR", folder)
     with (
         running("stockledger", "cache", "--into", folder, DSN=group.dsn),
-        serving(group, "--workers", "2", CACHE_DIR=folder) as address,
+        serving(group, "--workers", "2") as address,
     ):
         shows_his_own_purchases(address, group, sender)
         assert json.loads(Visitor(address).gets("/health").text)["strategy"] == "host"

@@ -17,6 +17,7 @@ from ledger.cache import files
 from ledger.cache.files import About, Files, packed
 from ledger.cache.host_cache import HostCache
 from ledger.cache.host_feeder import keep
+from ledger.cache.host_view import HostView
 from ledger.domain.shares import share_of
 from ledger.errors import BadSettings, LedgerError, Stale, Unavailable
 from ledger.store.tables.stock import StockLevel
@@ -198,7 +199,21 @@ def test_killed_readers_leave_nothing_held(shop):
 
 def listed(cache):
     """The processes that have a place among the readers."""
-    return set(cache._held.files.env.readers().split())
+    return set(files_of(cache).env.readers().split())
+
+
+def files_of(cache):
+    """What it has open."""
+    assert isinstance(cache._held, HostView)
+    return cache._held.files
+
+
+def test_two_thousand_readers_at_once_are_served(shop):
+    """Each has a snapshot open; the writer goes on, and so does who comes next."""
+    with Hosted(shop.dsn, max_staleness_s=60) as cache, ExitStack() as stack:
+        for _ in range(2_048):
+            stack.enter_context(files_of(cache).env.begin())
+        assert on_hand(cache, "g0", at_least=shop.adds("g0"), timeout_s=PATIENCE_S) == 11
 
 
 @contextmanager

@@ -183,6 +183,18 @@ def found_by(name):
             "fdatasync_us": [{"median": 100.0}] * 2,
         },
         "natural": {"commands": 1_000},
+        "soak": {
+            "asked_rate": 2_000,
+            "commands": 1_200,
+            "seconds": 600.0,
+            "reads": 9,
+            "tokens": 2,
+            "decreases": 0,
+            "faults": 0,
+            "compared": 10,
+            "rounds_compared": 1,
+            "ages": {"1": 1, "2": 2_000, "0": 3},
+        },
         "cache": {
             "seen": [{"p50": 5.0, "p99": 12.0, "rate": 20_000}] * 2,
             "loads": [{"update_s": 2.0, "update_mb": 200.0, "host_s": 3.0, "host_mb": 40.0}] * 2,
@@ -213,7 +225,8 @@ def test_each_result_can_be_shown(name):
     """As a Markdown table whose rows are as long as its head, and as a plot where there is one."""
     found = found_by(name)
     shown, svg = ALL[name].tables(found), ALL[name].plot(found)
-    assert "7.0 / 7.0 / 7.0" in shown if name == "latency" else "2,000 / 2,000 / 2,000" in shown
+    figure = {"latency": "7.0 / 7.0 / 7.0", "soak": "| 2,000 |"}.get(name, "2,000 / 2,000 / 2,000")
+    assert figure in shown
     widths = [line.count("|") for line in shown.splitlines() if line.startswith("|")]
     assert len(widths) > 2
     assert name in ("throughput", "shapes") or len(set(widths)) == 1
