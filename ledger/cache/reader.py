@@ -224,10 +224,10 @@ class Reader(ABC):
         position, began = position_of(at_least), self._clock()
         until = time.monotonic() + timeout_s
         with self._held.moved:
-            while (point := self._held.view.point) is None or point.position < position:
-                self._require_a_future(at_least, began)
+            while (view := self._held.view).point is None or view.point.position < position:
+                self._require_a_future(view, at_least, began)
                 if (left := until - time.monotonic()) <= 0:
-                    at = point.position if point else None
+                    at = view.point.position if view.point else None
                     raise TimeoutError(
                         f"the cache is at position {at}, not yet at {position}: {self._cause()}"
                     )
@@ -235,9 +235,8 @@ class Reader(ABC):
         if isinstance(at_least, str):
             self._prove(at_least)
 
-    def _require_a_future(self, at_least: AnyPosition, began: float) -> None:
-        """Raise where waiting is in vain."""
-        view = self._held.view
+    def _require_a_future(self, view: View, at_least: AnyPosition, began: float) -> None:
+        """Raise where waiting is in vain: the view is short of the place."""
         # The head was asked for after the caller had its token: on a primary it can't be short of that.
         if view.point and view.asked_at > began and not view.standby:
             prove(at_least, None)

@@ -500,6 +500,34 @@ def test_a_token_is_not_refused_by_a_standby_that_has_just_been_loaded_from(ledg
     assert answers == [StockLevel("tea", 2, 2)]
 
 
+def test_a_view_that_moves_while_a_token_is_waited_for_refuses_nothing(ledger):
+    """A host's folder moves on between two looks at it: what is judged is the view that was looked at."""
+    driven = Driven(ledger, strategy="update").loaded()
+    held, before = driven.cache._held, driven.cache._held.view
+    ledger.commit(tea=2)
+    driven.clock.pass_s(0.001)
+    token = ledger.token(2)
+    driven.poll()
+    driven.clock.now -= 0.0005  # the question was sent after the caller had its token
+    driven.cache._held = Moving(held, before)
+    assert driven.cache.get("tea", at_least=token).on_hand == 2
+
+
+class Moving:
+    """It shows the view before at the second look, and the newest one from then on."""
+
+    def __init__(self, held, before):
+        self._held, self._views = held, [before, before]
+
+    def __getattr__(self, name):
+        return getattr(self._held, name)
+
+    @property
+    def view(self):
+        """See above."""
+        return self._views.pop() if self._views else self._held.view
+
+
 def test_a_text_that_is_no_token_is_no_place(driven):
     """A typo is an error of the caller's, and no reason to wait."""
     with pytest.raises(ValueError, match="is no token"):
