@@ -126,7 +126,7 @@ def _read(how: str, dsn: str, folder: str, pipe: Any) -> None:
         pipe.send("ready")
         while not pipe.poll(PAUSE_S):
             number += 1
-            token = None if number % TOKEN_EACH else book.status().token
+            token = None if number % TOKEN_EACH else book.stock_now(goods[:1]).moment.token
             try:
                 snapshot = cache.get_many(choose.sample(goods, AT_ONCE), token, timeout_s=10)
             except Exception as fault:  # noqa: BLE001 (counted, and said)
