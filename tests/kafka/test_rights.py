@@ -1,5 +1,6 @@
 """A user who may not write, on a broker with a real authorizer: a code, the account, the right to grant."""
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -133,7 +134,8 @@ def test_no_right_to_write_is_said(guarded, rights):
 
     with pytest.raises(TopicUnfit, match="may not write to the topic commands") as caught:
         publish()
-    assert "of 3 sent: 0 acknowledged" in caught.value.message or "nothing was" in caught.value.message
+    # how many were sent before the broker's no came is a matter of time
+    assert re.search(r"of [123] sent: 0 acknowledged|nothing was", caught.value.message)
     assert "Describe and Write on the topic commands" in caught.value.remedy
 
 
