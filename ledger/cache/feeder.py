@@ -104,11 +104,11 @@ class Feeder:
             return self._load(feed, point)
         passed = passed_by(poll, point)
         at = passed[-1] if passed else point
-        behind = poll.tip.position - at.position
+        left = poll.tip.position - at.position
         levels = [level for entry in poll.entries for level in entry.levels]
-        self._sink.take(News(levels, passed, at, None if behind else asked_at, poll.standby))
-        self.trouble = f"it catches up: {behind} entries are left" if behind else ""
-        return bool(behind)
+        self._sink.take(News(levels, passed, at, None if left else asked_at, poll.standby))
+        self.trouble = f"it catches up: {left} entries are left" if left else ""
+        return bool(left)
 
     def _forget(self, point: Point) -> bool:
         self.resets += 1

@@ -5,8 +5,6 @@ import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from ledger.cache.database import Database
 from ledger.cache.files import Files
@@ -98,15 +96,6 @@ class HostCache(Reader):
             if isinstance(held, HostView):
                 held.files.close()
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def get(
         self, goods_id: str, at_least: AnyPosition | None = None, timeout_s: float = WAIT_S
     ) -> StockLevel | None:
@@ -135,9 +124,6 @@ class HostCache(Reader):
 
     def _remedy(self) -> str:
         return REMEDIES.get(self._ended, command("cache --into", str(self._directory)))
-
-    def _is_over(self) -> bool:
-        return bool(self._ended)
 
     def _may_ask(self) -> bool:
         return self._on_stale == "ask" and not self._ended

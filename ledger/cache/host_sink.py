@@ -89,13 +89,15 @@ class HostSink:
             yield txn, self.files.head(txn)
 
     def _require_purpose(self, there: About, *, empty: bool) -> None:
+        if empty:
+            return
         ours, folder = self._about, self.files.folder
-        if not empty and there.origin and ours.origin and there.origin != ours.origin:
+        if there.origin and ours.origin and there.origin != ours.origin:
             raise BadSettings(
                 f"{folder} holds the stock of another ledger",
                 remedy="give another folder, or remove this one",
             )
-        if not empty and there[:2] != ours[:2]:
+        if there[:2] != ours[:2]:
             raise BadSettings(
                 f"{folder} was filled with share={there.share} and low_below={there.low_below}",
                 remedy="give the same again, or another folder",

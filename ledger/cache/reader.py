@@ -7,7 +7,8 @@ stale, missing, or asked for with a token.
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar
 
 from ledger.cache.bands import BANDS, Band
 from ledger.cache.database import Database
@@ -103,6 +104,25 @@ class Reader(ABC):
     _share: Share
     _on_stale: OnStale
     _clock: Callable[[], float]
+    _ended: str
+    """Why nobody keeps the view up to date any more; empty as long as somebody does."""
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def start(self) -> None:
+        """Begin to serve; returns once there is something to serve."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Serve nothing any more."""
 
     def get(
         self, goods_id: str, at_least: AnyPosition | None = None, timeout_s: float = WAIT_S
@@ -183,10 +203,6 @@ class Reader(ABC):
         """What to do about it."""
 
     @abstractmethod
-    def _is_over(self) -> bool:
-        """Whether nobody keeps the view up to date any more."""
-
-    @abstractmethod
     def _may_ask(self) -> bool:
         """Whether the database may be asked instead."""
 
@@ -240,7 +256,7 @@ class Reader(ABC):
         # The head was asked for after the caller had its token: on a primary it can't be short of that.
         if view.point and view.asked_at > began and not view.standby:
             prove(at_least, None)
-        if self._is_over():
+        if self._ended:
             raise self._stale(view)
 
     def _prove(self, token: str) -> None:

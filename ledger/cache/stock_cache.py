@@ -5,8 +5,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 
 from ledger.cache.copy import Copy
 from ledger.cache.database import Database
@@ -139,15 +137,6 @@ class StockCache(Reader):
             self._feeder.close()
             self._database.close()
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def status(self) -> CacheStatus:
         """How it stands; asks nobody."""
         view, feeder = self._held.view, self._feeder
@@ -183,9 +172,6 @@ class StockCache(Reader):
 
     def _remedy(self) -> str:
         return REMEDIES.get(self._ended, "stockledger doctor")
-
-    def _is_over(self) -> bool:
-        return bool(self._ended)
 
     def _may_ask(self) -> bool:
         return self._on_stale == "ask" and self._ended not in REMEDIES

@@ -47,13 +47,13 @@ MUTANTS = {
     ),
     "the age from the answer": Mutant(
         "ledger.cache.feeder:Feeder.advance",
-        "None if behind else asked_at",
-        "None if behind else self._clock()",
+        "None if left else asked_at",
+        "None if left else self._clock()",
         lambda ledger, _: ages.test_the_age_counts_from_before_the_question(loaded(ledger), ledger),
     ),
     "an answer short of the head makes it younger": Mutant(
         "ledger.cache.feeder:Feeder.advance",
-        "None if behind else asked_at",
+        "None if left else asked_at",
         "asked_at",
         lambda ledger, _: ages.test_an_answer_that_is_short_of_the_head_does_not_make_it_younger(
             loaded(ledger), ledger
