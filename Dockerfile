@@ -10,6 +10,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY ledger ledger
 COPY consumer consumer
 COPY producer producer
+COPY gateway gateway
 COPY stockledger stockledger
 RUN pip install --no-cache-dir --no-deps --no-build-isolation . \
  && useradd --create-home --uid 10001 stockledger

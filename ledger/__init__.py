@@ -3,7 +3,8 @@
 Floors, imports go down only:
     4 command   -- the command line, wiring, the demo
                 stockledger
-    3 edges     -- siblings; the only floor with Kafka
+    3 edges     -- the only floor with Kafka; the two below are siblings
+                gateway
                 consumer | producer
     2 services  -- a batch, rebuilding, the past, the proof, questions
                 ledger.api

@@ -144,17 +144,24 @@ class Publisher:
                     raise self._trouble.unreachable(waited_s) from None
 
     def send(
-        self, command: AnyCommand, *, id: str | UUID | None = None, source: str | None = None
+        self,
+        command: AnyCommand,
+        *,
+        id: str | UUID | None = None,
+        source: str | None = None,
+        on_report: Callable[[Receipt], object] | None = None,
     ) -> Receipt:
         """Queue the command; waits while the queue is full. Without an `id` it gets a UUIDv7.
 
-        Raises what `connect` and `check` raise; ValueError or TypeError naming what can't be sent.
+        `on_report` is given the receipt by a later call of this publisher, once there is an answer: without
+        an offset it isn't acknowledged. It must not raise. Raises what `connect` and `check` raise;
+        ValueError or TypeError naming what can't be sent.
         """
         self._refuse_fork()
         key = message_key(self.source if source is None else source, id)
         require_command(command)
         receipt = Receipt(key, fingerprint(key, command))
-        self.post(Ready.of(*key, command), key.id, partial(self._reports.note_for, receipt))
+        self.post(Ready.of(*key, command), key.id, partial(self._reports.note_for, receipt, on_report))
         self.poll(0)
         return receipt
 

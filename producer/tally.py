@@ -76,10 +76,18 @@ class Reports:
         if error.code() in VERDICTS:
             self.failed += 1
 
-    def note_for(self, receipt: Receipt, error: KafkaError | None, message: Message) -> None:
+    def note_for(
+        self,
+        receipt: Receipt,
+        then: Callable[[Receipt], object] | None,
+        error: KafkaError | None,
+        message: Message,
+    ) -> None:
         if error is None:
             receipt.partition, receipt.offset = message.partition(), message.offset()
         self.note(error, message)
+        if then:
+            then(receipt)
 
     def serve(self, call: Callable[[float], object], timeout_s: float) -> None:
         """Let the client serve its callbacks; its own end, a fatal error, is noted as any other."""

@@ -1,12 +1,14 @@
 """What programs import: `from stockledger import Ledger, Publisher, PurchaseGoods`; `__all__` has the rest.
 
-Every other module, here and in `ledger`, `consumer` and `producer`, is internal and may change. A name is
-loaded when it is asked for: no verb of the command line waits for a client that it doesn't use. Nor is
-anything else imported here: before it could hear a signal, a container's first process would wait for that.
+Every other module, here and in `ledger`, `consumer`, `producer` and `gateway`, is internal and may change. A
+name is loaded when it is asked for: no verb of the command line waits for a client that it doesn't use. Nor
+is anything else imported here: before it could hear a signal, a container's first process would wait for it.
 """
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from gateway.shop import AsyncShop as AsyncShop
+    from gateway.shop import Shop as Shop
     from ledger.answers import RecordedOutcome as RecordedOutcome
     from ledger.api import Ledger as Ledger
     from ledger.api import LedgerStatus as LedgerStatus
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from producer.tally import Tally as Tally
 
 _HOMES = {
+    "gateway.shop": "AsyncShop Shop",
     "ledger.answers": "RecordedOutcome",
     "ledger.api": "Ledger LedgerStatus",
     "ledger.cache.host_cache": "HostCache",
@@ -88,7 +91,7 @@ def hidden() -> str:
     from pathlib import Path
 
     ours = Path(__file__).resolve().parents[1]
-    for package in ("ledger", "consumer", "producer"):
+    for package in ("ledger", "consumer", "producer", "gateway"):
         spec = util.find_spec(package)
         origin = spec.origin if spec else None
         if origin is None or Path(origin).resolve().parents[1] != ours:

@@ -136,7 +136,7 @@ def test_every_answer_of_the_page_is_made_somewhere():
     """No member of `--json` in FORMAT is one that the code doesn't know."""
     code = "".join(
         path.read_text("utf-8")
-        for package in ("stockledger", "ledger", "consumer", "producer")
+        for package in ("stockledger", "ledger", "consumer", "producer", "gateway")
         for path in (reference.ROOT / package).rglob("*.py")
     )
     words = {

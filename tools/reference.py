@@ -288,7 +288,7 @@ def names() -> str:
 
 FLOORS = (
     ("4 command", "stockledger", "the command line, wiring, the demo"),
-    ("3 edges", "consumer", "siblings; the only floor with Kafka"),
+    ("3 edges", "gateway", "the only floor with Kafka; the two below are siblings"),
     ("2 services", "ledger.", "a batch, rebuilding, the past, the proof, questions"),
     ("1 storage", "ledger.projections", "read models, and the only SQL"),
     ("0 core", "ledger.domain", "pure: no clock, randomness, environment, I/O"),

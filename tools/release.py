@@ -97,7 +97,7 @@ def rebuilt(sdist: Path, folder: Path) -> Path:
 
 
 def require_whole(wheel: Path) -> int:
-    """The number of files in the wheel: those of git in the four packages, and no other."""
+    """The number of files in the wheel: those of git in the five packages, and no other."""
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     kept = run("git", "ls-files", "--", "consumer", "ledger", "producer", "stockledger", cwd=ROOT).split()
     if packed != set(kept):
@@ -151,7 +151,7 @@ def prove(say: Say) -> None:
     for old in [*BUILT.glob("*.whl"), *BUILT.glob("*.tar.gz")]:
         old.unlink()
     wheel, sdist = (build(ROOT, target, BUILT) for target in ("wheel", "sdist"))
-    say(f"{wheel.name}, {sdist.name}: {require_whole(wheel)} files of the four packages")
+    say(f"{wheel.name}, {sdist.name}: {require_whole(wheel)} files of the five packages")
     with tempfile.TemporaryDirectory(prefix="stockledger-release-") as name:
         folder = Path(name)
         folder.chmod(0o755)  # as root the demo's Postgres runs as another user

@@ -121,9 +121,9 @@ def wheel(tmp_path_factory):
 
 
 def test_the_wheel_has_all_that_the_program_needs(wheel):
-    """Every file of the four packages, data included, and no other: neither tests nor benchmarks."""
+    """Every file of the five packages, data included, and no other: neither tests nor benchmarks."""
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    packages = ("ledger", "consumer", "producer", "stockledger")
+    packages = ("ledger", "consumer", "producer", "gateway", "stockledger")
     files = [path for name in packages for path in (ROOT / name).rglob("*") if path.is_file()]
     assert packed == {str(path.relative_to(ROOT)) for path in files if path.suffix != ".pyc"}
 

@@ -18,7 +18,7 @@ from griffe import Alias, Attribute, Class, Expr, Function, GriffeLoader, Kind, 
 
 ROOT = Path(__file__).parents[2]
 SNAPSHOT = ROOT / "tests/unit/interface.txt"
-PACKAGES = ("ledger", "consumer", "producer", "stockledger")
+PACKAGES = ("ledger", "consumer", "producer", "gateway", "stockledger")
 RELEASE = re.compile(r"v\d+\.\d+\.\d+")
 INTERNAL = {"Publisher.post"}
 """Members of public classes that are for our own verbs."""

@@ -128,7 +128,7 @@ def test_no_remedy_has_a_blank_to_fill_in():
     """It can be pasted, or done, as it is: it has no NAME, HOST:PORT, FILE or N, and nothing is left out."""
     trees = [
         ast.parse(path.read_text())
-        for package in ("ledger", "consumer", "producer", "stockledger")
+        for package in ("ledger", "consumer", "producer", "gateway", "stockledger")
         for path in sorted((ROOT / package).rglob("*.py"))
     ]
     assert sum(1 for tree in trees for _ in remedies(tree)) > 200

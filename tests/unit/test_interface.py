@@ -139,7 +139,7 @@ def test_which_version_may_break(tag, version, may):
     assert breaks(tag, version) == may
 
 
-@pytest.mark.parametrize("package", ["ledger", "consumer", "producer"])
+@pytest.mark.parametrize("package", ["ledger", "consumer", "producer", "gateway"])
 def test_a_package_that_is_internal_says_so(package):
     """In its docstring, and by exporting nothing."""
     tree = ast.parse(Path(ROOT / package / "__init__.py").read_text(encoding="utf-8"))

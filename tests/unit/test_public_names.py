@@ -10,12 +10,12 @@ import pytest
 import stockledger
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ["ledger", "consumer", "producer", "stockledger"]
+PACKAGES = ["ledger", "consumer", "producer", "gateway", "stockledger"]
 PUBLIC = """
-    AdjustStock BadSettings BrokerUnavailable CacheStatus CancelPurchase CloseUser Connection EVENTS
+    AdjustStock AsyncShop BadSettings BrokerUnavailable CacheStatus CancelPurchase CloseUser Connection EVENTS
     HistoryChanged HostCache IN_RANGE Lane Ledger LedgerError LedgerStatus LetterStatus ListGoods MessageKey
     Outcome Projection Publisher PurchaseGoods Range Reason Receipt ReceiveStock RecordedOutcome
-    RegisterUser Retry SchemaMismatch Snapshot Stale StockCache StockLevel Stop Tally TopicUnfit
+    RegisterUser Retry SchemaMismatch Shop Snapshot Stale StockCache StockLevel Stop Tally TopicUnfit
     Unavailable
 """
 
