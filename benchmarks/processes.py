@@ -46,7 +46,7 @@ class Crew:
         # A frozen worker sends no heartbeats: it may stay so for as long as the topic is filled. (The mock
         # broker waits a session out at each rebalance.)
         kafka = {**bed.kafka, "session.timeout.ms": "45000" if bed.services.kafka.real else "6000"}
-        self._settings = WorkerSettings(dsn, kafka, topic, "bench", batch_size_max=layout.batch)
+        self._settings = WorkerSettings(dsn, kafka, (topic,), "bench", batch_size_max=layout.batch)
         self._layout = layout
         self._processes = [SPAWN.Process(target=_work, args=(self._settings,)) for _ in range(layout.workers)]
 
@@ -68,7 +68,7 @@ class Crew:
         """Return when each worker has lanes and every lane has a worker."""
         partitions = self._layout.partitions
         want = (partitions, min(partitions, self._layout.workers))
-        asked = (self._settings.topic, self.pids)
+        asked = (self._settings.topics[0], self.pids)
         self.wait(lambda: conn.execute(LANES, asked).fetchone() == want, READY_S)
         time.sleep(SETTLE_S)  # the lanes are claimed; now the clients begin to fetch
 

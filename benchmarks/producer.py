@@ -22,6 +22,7 @@ from benchmarks.testbed import PARTITIONS, Testbed
 from benchmarks.workload import Workload, commands, encoded
 from consumer import admin
 from consumer.worker import rarely_collect_cycles
+from ledger.domain.delivery import Lane
 from producer.jsonl import to_line
 from producer.publish import publish_lines
 from producer.publisher import Publisher
@@ -53,7 +54,7 @@ def _send(bed: Testbed, name: str, file: Path, workload: Workload):
                 pipe.recv()
 
             run = bed.measured(workload.commands, pids, work)
-        marks = admin.watermarks(bed.kafka, topic, PARTITIONS).all()
+        marks = admin.watermarks(bed.kafka, [Lane(topic, p) for p in range(PARTITIONS)]).all()
         if (there := sum(each.end for each in marks.values())) != workload.commands:
             raise RuntimeError(f"{name}: {there} records in the topic, not {workload.commands}")
     return run

@@ -4,7 +4,7 @@ Raises the ledger's faults: BrokerUnavailable where nobody answers in time, Topi
 be used. Nothing here joins a group or moves an offset.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from consumer.clients import (
     forget_frames,
     open_admin,
 )
+from ledger.domain.delivery import Lane
 from ledger.errors import BrokerUnavailable, LedgerError, TopicUnfit
 
 
@@ -37,6 +38,11 @@ class TopicFacts:
     cleanup_policy: str = ""
     retention_ms: int = -1
     min_insync_replicas: int = -1
+
+    @property
+    def lanes(self) -> list[Lane]:
+        """Its partitions."""
+        return [Lane(self.name, partition) for partition in range(self.partitions)]
 
 
 def cluster_id(kafka: KafkaProperties, timeout_s: float = REQUEST_TIMEOUT_S) -> str:
@@ -116,44 +122,45 @@ class Marks(NamedTuple):
 
 @dataclass(frozen=True)
 class Watermarks:
-    """Where each partition's log begins and ends; of a partition that is silent, why."""
+    """Where each lane's log begins and ends; of a lane that is silent, why."""
 
-    known: Mapping[int, Marks]
-    silent: Mapping[int, LedgerError]
+    known: Mapping[Lane, Marks]
+    silent: Mapping[Lane, LedgerError]
 
-    def all(self) -> Mapping[int, Marks]:
-        """Those of every partition. Raises BrokerUnavailable if one is silent."""
+    def all(self) -> Mapping[Lane, Marks]:
+        """Those of every lane. Raises BrokerUnavailable if one is silent."""
         for why in self.silent.values():
             raise why
         return self.known
 
 
-def watermarks(kafka: KafkaProperties, topic: str, partitions: int) -> Watermarks:
-    """Where the logs begin and end. A partition whose broker is away is silent and holds up no other.
+def watermarks(kafka: KafkaProperties, lanes: Collection[Lane]) -> Watermarks:
+    """Where the logs of these lanes begin and end. One whose broker is away is silent and holds up no other.
 
     Raises TopicUnfit, or BrokerUnavailable if nobody answers.
     """
     client = open_admin(kafka)
-    silent: dict[int, LedgerError] = {}
+    silent: dict[Lane, LedgerError] = {}
 
-    def ask(spec: OffsetSpec, isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED) -> dict[int, int]:
-        request = {TopicPartition(topic, p): spec for p in range(partitions) if p not in silent}
+    def ask(spec: OffsetSpec, isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED) -> dict[Lane, int]:
+        request = {TopicPartition(*lane): spec for lane in lanes if lane not in silent}
         if not request:
             return {}
         futures = client.list_offsets(request, isolation_level=isolation, request_timeout=REQUEST_TIMEOUT_S)
         found = {}
         for tp, future in futures.items():
-            what = f"ask for the offsets of {topic}[{tp.partition}]"
+            lane = Lane(tp.topic, tp.partition)
+            what = f"ask for the offsets of {lane}"
             try:
-                found[tp.partition] = answer(future, what, REQUEST_TIMEOUT_S, topic, client=client).offset
+                found[lane] = answer(future, what, REQUEST_TIMEOUT_S, lane.topic, client=client).offset
             except BrokerUnavailable as silence:
-                silent[tp.partition] = silence
+                silent[lane] = silence
         return found
 
     first, end = ask(OffsetSpec.earliest()), ask(OffsetSpec.latest())
     # Asked last: what is written in between can't look like a transaction that is open.
     stable = ask(OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)
-    known = {p: Marks(first[p], at, max(at, end[p])) for p, at in stable.items()}
+    known = {lane: Marks(first[lane], at, max(at, end[lane])) for lane, at in stable.items()}
     return Watermarks(known, silent)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from structlog.typing import FilteringBoundLogger
 
 from consumer.admin import TopicFacts, Watermarks
+from ledger.domain.delivery import Lane
 from ledger.domain.outcome import Outcome
 from ledger.errors import LedgerError
 
@@ -24,7 +25,7 @@ class Announcements:
         self._group = group
         self._status_interval_s = status_interval_s
         self._again_due = 0.0
-        self._silent: list[int] = []
+        self._silent: list[Lane] = []
         self._status_due = 0.0
         self._reported: Counter[Outcome] = Counter()
 
@@ -48,21 +49,26 @@ class Announcements:
         silent = sorted(marks.silent)
         if silent and silent != self._silent:
             causes = sorted({fault.message for fault in marks.silent.values()})
-            self._log.warning("brokers of lanes are away", partitions=silent, cause=causes)
+            self._log.warning("brokers of lanes are away", lanes=said(silent), cause=causes)
         elif self._silent and not silent:
             self._log.info("brokers of all lanes answer again")
         self._silent = silent
 
-    def ready(self, facts: TopicFacts) -> None:
+    def ready(self, topics: Iterable[TopicFacts]) -> None:
         """A session begins."""
         self.waiting_for = ""
-        self._log.info("ready", group=self._group, topic=facts.name, partitions=facts.partitions)
+        self._log.info("ready", group=self._group, topics={facts.name: facts.partitions for facts in topics})
 
-    def status(self, counts: Counter[Outcome], queued: int, lanes: Iterable[int]) -> None:
+    def status(self, counts: Counter[Outcome], queued: int, lanes: Iterable[Lane]) -> None:
         """What was applied since it was said last, if it is time for that."""
         now = time.monotonic()
         if now < self._status_due:
             return
         self._status_due = now + self._status_interval_s
         since, self._reported = counts - self._reported, counts.copy()
-        self._log.info("status", **{str(o): since[o] for o in Outcome}, queued=queued, lanes=sorted(lanes))
+        self._log.info("status", **{str(o): since[o] for o in Outcome}, queued=queued, lanes=said(lanes))
+
+
+def said(lanes: Iterable[Lane]) -> list[str]:
+    """Lanes as a log names them."""
+    return [str(lane) for lane in sorted(lanes)]

@@ -7,7 +7,7 @@ the ledger has seen, it halts. A lane whose broker is away holds up no other: re
 
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from consumer import known_log
 from consumer.admin import TopicFacts, Watermarks, require_uncompacted
@@ -26,8 +26,8 @@ from ledger.store.tables.lane import Claim, Owner
 AskMarks = Callable[[], Watermarks]
 
 
-def preflight(conn: Connection, kafka: KafkaProperties, topic: str) -> TopicFacts:
-    """Check what can be wrong before anything is read or sent; changes nothing.
+def preflight(conn: Connection, kafka: KafkaProperties, topics: Iterable[str]) -> list[TopicFacts]:
+    """Check what can be wrong before anything is read or sent; changes nothing. Returns the topics.
 
     Raises SchemaMismatch, UnsafeSettings, IncompleteCopy, TopicReplaced or TopicUnfit, each with its remedy;
     ReadOnly, BrokerUnavailable. Whose the ledger is, is the next question: `identity.claim`.
@@ -36,57 +36,64 @@ def preflight(conn: Connection, kafka: KafkaProperties, topic: str) -> TopicFact
     require_durable(conn)
     require_writable(conn)
     require_whole(conn)
-    facts = known_log.read(conn).inspect(kafka, topic)
-    require_uncompacted(facts.name, facts.cleanup_policy)
-    return facts
+    known = known_log.read(conn)
+    found = [known.inspect(kafka, topic) for topic in topics]
+    for facts in found:
+        require_uncompacted(facts.name, facts.cleanup_policy)
+    return found
 
 
-def begin_lanes(conn: Connection, facts: TopicFacts, ask: AskMarks, start: str | None) -> None:
-    """Make the topic's lanes known, all in one transaction, so that their start is decided once.
+def begin_lanes(conn: Connection, topics: Collection[TopicFacts], ask: AskMarks, start: str | None) -> None:
+    """Make the topics' lanes known, all in one transaction, so that their start is decided once.
 
     `start` counts for a topic first met; a partition added to a known one is read from its beginning. One
     that is silent stays unknown, if no `start` has to be decided. Raises TopicReplaced, BrokerUnavailable, or
     RecordsLost if a log's head is already gone and no `start` says it is meant.
     """
-    known = {row.partition for row in known_log.read(conn).lanes_of(facts)}
-    if len(known) == facts.partitions:
+    known = known_log.read(conn)
+    begun = {row.lane for facts in topics for row in known.lanes_of(facts)}
+    met = {own.topic for own in begun}
+    new = {own: facts.topic_id for facts in topics for own in facts.lanes if own not in begun}
+    if not new:
         return
-    there = ask().known if known or start is None else ask().all()
+    marks = ask()
+    for own, silence in marks.silent.items():
+        if own.topic not in met and start is not None:
+            raise silence
     with transaction(conn):
-        for partition in sorted(there.keys() - known):
-            first, stable, _ = there[partition]
+        for own in sorted(new.keys() & marks.known.keys()):
+            first, stable, _ = marks.known[own]
             if first > 0 and start is None:
                 raise RecordsLost(
-                    f"{facts.name}[{partition}] begins at offset {first}: what was before is gone from Kafka",
+                    f"{own} begins at offset {first}: what was before is gone from Kafka",
                     remedy="run once with --start earliest to go on without it (recorded as a gap)",
                 )
             # Not at the end: what an open transaction holds isn't there yet, and is still to come.
-            begin_at = stable if start == "latest" and not known else first
-            lane.begin(conn, Lane(facts.name, partition), facts.topic_id, begin_at)
+            begin_at = stable if start == "latest" and own.topic not in met else first
+            lane.begin(conn, own, new[own], begin_at)
 
 
-def claim_lanes(conn: Connection, topic: str, ask: AskMarks, partitions: Iterable[int]) -> dict[int, Claim]:
+def claim_lanes(conn: Connection, ask: AskMarks, lanes: Iterable[Lane]) -> dict[Lane, Claim]:
     """Own these lanes, of those that are begun, from now on, and say where each is to be read from.
 
     Raises RecordsLost if Kafka doesn't have the lane's next record any more, or never had it. A claim has no
     mark where there is nothing to compare: nothing was applied, or retention has removed the record.
     """
     failpoints.hit("claim")
-    claims: dict[int, Claim] = {}
-    begun = {row.partition for row in known_log.rows_of(lane.read_all(conn), topic)}
-    for partition in sorted(begun.intersection(partitions)):
-        own = Lane(topic, partition)
+    claims: dict[Lane, Claim] = {}
+    begun = {row.lane for row in lane.read_all(conn)}
+    for own in sorted(begun.intersection(lanes)):
         claim = take_over(conn, own)
         if claim.next_offset < claim.start_offset:
             claim = _skip_to_start(conn, own, claim)
-        claims[partition] = claim
+        claims[own] = claim
     # Not before: the last owner may have come further than an end that was asked for while he had the lane.
     marks = ask().known if claims else {}
-    for partition in claims.keys() & marks.keys():
-        claim, there = claims[partition], marks[partition]
-        require_records(Lane(topic, partition), claim.next_offset, there.first, there.end)
+    for own in claims.keys() & marks.keys():
+        claim, there = claims[own], marks[own]
+        require_records(own, claim.next_offset, there.first, there.end)
         if claim.mark and claim.mark.offset < there.first:
-            claims[partition] = claim._replace(mark=None)
+            claims[own] = claim._replace(mark=None)
     return claims
 
 

@@ -34,11 +34,11 @@ def pending(conn: Connection, kafka: Mapping[str, str], name: str) -> list[Pendi
     known = known_log.read(conn)
     rows = known.lanes(name)
     facts = known.inspect(kafka, name)
-    marks = admin.watermarks(kafka, name, facts.partitions).known
+    marks = admin.watermarks(kafka, facts.lanes).known
     return [
-        PendingGap(Lane(name, row.partition), row.next_offset, marks[row.partition].first)
+        PendingGap(row.lane, row.next_offset, marks[row.lane].first)
         for row in rows
-        if row.partition in marks and row.next_offset < marks[row.partition].first
+        if row.lane in marks and row.next_offset < marks[row.lane].first
     ]
 
 

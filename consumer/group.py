@@ -5,7 +5,7 @@ Kafka's client tries for ever and says nothing of it: a worker would be ready, o
 
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from threading import Thread
@@ -196,7 +196,7 @@ def gave_up(kafka: KafkaProperties, error: KafkaError) -> Stop:
     return Stop(f"the Kafka client gave up: {error.str()}", remedy="stockledger config")
 
 
-def examine(kafka: KafkaProperties, group: str, topic: str) -> str:
+def examine(kafka: KafkaProperties, group: str, topics: Sequence[str]) -> str:
     """Whether the group can be joined as we would, in words; joins none but one of its own, for a moment.
 
     Raises GroupUnavailable, BadSettings, or what else a member would meet.
@@ -206,11 +206,11 @@ def examine(kafka: KafkaProperties, group: str, topic: str) -> str:
     if theirs and kafka.get("group.protocol") != "consumer" and theirs not in ours:
         raise other_assignor(kafka, group, theirs)
     if MEMBERSHIP & kafka.keys():
-        _try(kafka, f"{group}-doctor-{uuid.uuid4().hex[:8]}", topic)
+        _try(kafka, f"{group}-doctor-{uuid.uuid4().hex[:8]}", topics)
     return f"{group} has a coordinator" + (f", its members use {theirs}" if theirs else "")
 
 
-def _try(kafka: KafkaProperties, group: str, topic: str) -> None:
+def _try(kafka: KafkaProperties, group: str, topics: Sequence[str]) -> None:
     """Join a group of this name with these properties, and remove it. Silence is no finding."""
     faults: list[LedgerError] = []
     assigned: list[object] = []
@@ -224,7 +224,7 @@ def _try(kafka: KafkaProperties, group: str, topic: str) -> None:
     alone: Mapping[str, str] = {name: value for name, value in kafka.items() if name != "group.instance.id"}
     consumer = open_consumer(alone, group=group, on_error=note)
     try:
-        consumer.subscribe([topic], on_assign=lambda *_: assigned.append(1))
+        consumer.subscribe([*topics], on_assign=lambda *_: assigned.append(1))
         until = time.monotonic() + TRIAL_S
         while not faults and not assigned and time.monotonic() < until:
             message = consumer.poll(0.1)

@@ -52,12 +52,12 @@ class Hidden:
         )
 
 
-def hidden(kafka: KafkaProperties, topic: str, marks: Mapping[int, Marks]) -> list[Hidden]:
-    """What open transactions hide of each partition. Raises BrokerUnavailable or TopicUnfit."""
-    starts = {Lane(topic, p): at.stable for p, at in marks.items() if at.stable < at.end}
+def hidden(kafka: KafkaProperties, marks: Mapping[Lane, Marks]) -> list[Hidden]:
+    """What open transactions hide of each lane. Raises BrokerUnavailable or TopicUnfit."""
+    starts = {lane: at.stable for lane, at in marks.items() if at.stable < at.end}
     times = _times(kafka, starts) if starts else {}
     return [
-        Hidden(lane, start, marks[lane.partition].end, times.get(lane), _remedy(kafka, lane, start))
+        Hidden(lane, start, marks[lane].end, times.get(lane), _remedy(kafka, lane, start))
         for lane, start in starts.items()
     ]
 

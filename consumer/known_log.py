@@ -42,7 +42,7 @@ def rows_of(rows: Iterable[LaneRow], name: str) -> list[LaneRow]:
 
 
 class LogComparison(NamedTuple):
-    """How far a topic's logs go, and of the lanes that aren't the log that was applied, why."""
+    """How far topics' logs go, and of the lanes that aren't the log that was applied, why."""
 
     marks: Watermarks
     faults: dict[Lane, LedgerError]
@@ -88,14 +88,14 @@ class KnownLogs(NamedTuple):
             require_same_topic(row.topic_id, facts)
         return rows
 
-    def compare(self, kafka: KafkaProperties, facts: TopicFacts) -> LogComparison:
-        """How far the topic's logs go now, and what is wrong with them. Raises what `look` raises."""
-        marks = admin.watermarks(kafka, facts.name, facts.partitions)
-        return LogComparison(marks, look(kafka, self.lanes(facts.name), marks.known))
+    def compare(self, kafka: KafkaProperties, topics: Iterable[TopicFacts]) -> LogComparison:
+        """How far the topics' logs go now, and what is wrong with them. Raises what `look` raises."""
+        marks = admin.watermarks(kafka, [own for facts in topics for own in facts.lanes])
+        return LogComparison(marks, look(kafka, self.rows, marks.known))
 
-    def require_same(self, kafka: KafkaProperties, facts: TopicFacts) -> Watermarks:
-        """How far the topic's logs go, which are the ones that were applied. Raises what is wrong if not."""
-        marks, faults = self.compare(kafka, facts)
+    def require_same(self, kafka: KafkaProperties, topics: Iterable[TopicFacts]) -> Watermarks:
+        """How far the topics' logs go, which are the ones that were applied. Raises what is wrong if not."""
+        marks, faults = self.compare(kafka, topics)
         for fault in faults.values():
             raise fault
         return marks
@@ -187,27 +187,27 @@ def _replaced(kafka: KafkaProperties, known: KnownLogs, name: str) -> dict[Lane,
     try:
         facts = known.inspect(kafka, name)
     except (TopicReplaced, TopicMissing) as fault:
-        return {Lane(name, row.partition): fault for row in rows}
-    marks, faults = known.compare(kafka, facts)
-    ends = {Lane(name, row.partition): row.next_offset for row in rows}
+        return {row.lane: fault for row in rows}
+    marks, faults = known.compare(kafka, [facts])
+    ends = {row.lane: row.next_offset for row in rows}
     return {
         own: fault
         for own, fault in faults.items()
-        if not isinstance(fault, RecordsLost) or ends[own] > marks.known[own.partition].end
+        if not isinstance(fault, RecordsLost) or ends[own] > marks.known[own].end
     }
 
 
 def look(
-    kafka: KafkaProperties, rows: Iterable[LaneRow], marks: Mapping[int, Marks]
+    kafka: KafkaProperties, rows: Iterable[LaneRow], marks: Mapping[Lane, Marks]
 ) -> dict[Lane, LedgerError]:
-    """What is wrong with the logs of these lanes of one topic, as far as they answer in time.
+    """What is wrong with the logs of these lanes, as far as they answer in time.
 
     No word is no fault, and a lane without marks isn't looked at. Raises BrokerUnavailable or TopicUnfit.
     """
     faults: dict[Lane, LedgerError] = {}
     wanted: dict[Lane, Mark] = {}
     for row in rows:
-        own, there = Lane(row.topic, row.partition), marks.get(row.partition)
+        own, there = row.lane, marks.get(row.lane)
         if there is None:
             continue
         try:

@@ -6,11 +6,12 @@ by its own reset policy; one out of any callback destroys the records being hand
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from structlog.typing import FilteringBoundLogger
 
+from consumer.announcements import said
 from consumer.clients import FORBIDDEN, UNREACHABLE, fault, open_consumer
 from consumer.group import REFUSALS, gave_up, refusal
 from consumer.lane_queue import LaneQueue
@@ -25,24 +26,29 @@ HAND_OVER_INTERVAL_S = 0.5
 """How often Kafka is told how far the lanes are; each time takes a third of what a small batch does."""
 DECODED_AT_ONCE = 32
 """Records: a third of a millisecond."""
-ClaimLanes = Callable[[list[int]], Mapping[int, Claim]]
+ClaimLanes = Callable[[list[Lane]], Mapping[Lane, Claim]]
 
 
 class Source:
     """A member of the group, and the queues of the lanes that it was assigned.
 
-    `claim` is called with the partitions of each assignment and says where to read each from.
+    `claim` is called with the lanes of each assignment and says where to read each from.
     """
 
     def __init__(
-        self, kafka: Mapping[str, str], topic: str, group: str, claim: ClaimLanes, log: FilteringBoundLogger
+        self,
+        kafka: Mapping[str, str],
+        topics: Sequence[str],
+        group: str,
+        claim: ClaimLanes,
+        log: FilteringBoundLogger,
     ) -> None:
-        self.lanes: dict[int, LaneQueue[Message]] = {}
+        self.lanes: dict[Lane, LaneQueue[Message]] = {}
         self.suspicious = False
-        """Something happened that a look at the topic may explain."""
-        self.unclaimed: set[int] = set()
-        """Partitions that were assigned, but can't be read yet: nobody knows where they begin."""
-        self._topic = topic
+        """Something happened that a look at the topics may explain."""
+        self.unclaimed: set[Lane] = set()
+        """Lanes that were assigned, but can't be read yet: nobody knows where they begin."""
+        self._topics = topics
         self._claim = claim
         self._log = log
         self._kafka = kafka
@@ -52,7 +58,7 @@ class Source:
         self._refusal: KafkaError | None = None
         self.reachable = True
         """Whether some broker answers, as far as the client has noticed."""
-        self._applied: dict[int, TopicPartition] = {}
+        self._applied: dict[Lane, int] = {}
         """How far the lanes are applied of which Kafka wasn't told yet."""
         self._hand_over_due = 0.0
         incremental = kafka.get("group.protocol") == "consumer" or "cooperative" in kafka.get(
@@ -61,7 +67,7 @@ class Source:
         self._consumer = open_consumer(kafka, group=group, on_error=self._on_error)
         self._assign = self._consumer.incremental_assign if incremental else self._consumer.assign
         self._consumer.subscribe(
-            [topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            [*topics], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
 
     def poll(self, size_max: int, bytes_max: int, timeout_s: float) -> None:
@@ -84,16 +90,16 @@ class Source:
             failpoints.hit("decode")
         last: dict[LaneQueue[Message], Message] = {}
         for message in messages:
-            queue = self.lanes.get(message.partition())  # type: ignore[arg-type]
+            queue = self.lanes.get((message.topic(), message.partition()))  # type: ignore[call-overload]
             if queue is None or message.error():
                 self._take_event(message, queue)
             elif queue.offer(offset_of(message), message):
                 last[queue] = message
         for queue, message in last.items():
             queue.read_under(-1 if (epoch := message.leader_epoch()) is None else epoch)
-        for partition, queue in self.lanes.items():
+        for queue in self.lanes.values():
             if queue.seek_to is not None:
-                self._seek(partition, queue)
+                self._seek(queue)
 
     @property
     def member(self) -> str:
@@ -107,9 +113,9 @@ class Source:
 
     def next_lane(self) -> LaneQueue[Message] | None:
         """The queue with something in it that has waited longest for its turn; now it has had it."""
-        for partition, queue in self.lanes.items():
+        for lane, queue in self.lanes.items():
             if len(queue):
-                self.lanes[partition] = self.lanes.pop(partition)
+                self.lanes[lane] = self.lanes.pop(lane)
                 return queue
         return None
 
@@ -118,10 +124,10 @@ class Source:
 
         A busy lane shows by its records that no other leader took over.
         """
-        for partition, queue in self.lanes.items():
+        for queue in self.lanes.values():
             if queue.mark and queue.proven and not len(queue) and queue.seek_to is None:
                 queue.look_again()
-                self._seek(partition, queue)  # at once: a record that came in between would show a hole
+                self._seek(queue)  # at once: a record that came in between would show a hole
 
     def decode(self) -> bool:
         """Decode a few of the queued records, and say whether there were any: work for a time of waiting."""
@@ -142,23 +148,26 @@ class Source:
             queue.reached_end(end)
         # else of a lane that was revoked while the record was on its way
 
-    def _seek(self, partition: int, queue: LaneQueue[Message]) -> None:
+    def _seek(self, queue: LaneQueue[Message]) -> None:
         assert queue.seek_to is not None
-        self._log.debug("seek back to a hole", partition=partition, offset=queue.seek_to)
+        self._log.debug("seek back to a hole", lane=str(queue.lane), offset=queue.seek_to)
         try:
-            self._consumer.seek(TopicPartition(self._topic, partition, queue.seek_to))
+            self._consumer.seek(TopicPartition(*queue.lane, queue.seek_to))
         except KafkaException as error:
             raise fault(error.args[0], f"seek in {queue.lane}") from error
         queue.sought()
 
     def _handle(self, error: KafkaError, message: Message) -> None:
+        topic = message.topic() or ", ".join(self._topics)
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError._LOG_TRUNCATION):
             # Records were deleted, or it is another topic: the next session sees which.
-            lane = Lane(self._topic, message.partition() or 0)
+            lane = Lane(topic, message.partition() or 0)
             raise BrokerUnavailable(f"Kafka doesn't have the next record of {lane}: {error.str()}")
         if error.code() == KafkaError._MAX_POLL_EXCEEDED:
             # We have left the group, and may never be told which lanes we lost.
             raise Fenced(f"a batch took too long, so others have the lanes now: {error.str()}")
+        if error.code() in FORBIDDEN:
+            raise fault(error, f"read {topic}")
         self._on_error(error)
 
     def _on_error(self, error: KafkaError) -> None:
@@ -167,7 +176,7 @@ class Source:
         elif error.code() in REFUSALS:
             self._refusal = error
         elif error.code() in FORBIDDEN:
-            self._failure = fault(error, f"read {self._topic}")
+            self._failure = fault(error, f"read {', '.join(self._topics)}")
         elif error.code() in UNREACHABLE:
             if self.reachable and error.code() == KafkaError._ALL_BROKERS_DOWN:
                 self.reachable = False
@@ -184,41 +193,42 @@ class Source:
     def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         starts = []  # where the claim fails it is assigned nothing: else it would choose offsets of its own
         try:
-            claims = self._claim([p.partition for p in partitions])
-            self.unclaimed |= {p.partition for p in partitions} - claims.keys()
-            for number, claim in claims.items():
-                self.lanes[number] = LaneQueue(Lane(self._topic, number), claim, delivery, self._raw.complete)
-            starts = [TopicPartition(self._topic, n, self.lanes[n].start) for n in claims]
+            claims = self._claim(_lanes(partitions))
+            self.unclaimed |= {*_lanes(partitions)} - claims.keys()
+            for lane, claim in claims.items():
+                self.lanes[lane] = LaneQueue(lane, claim, delivery, self._raw.complete)
+            starts = [TopicPartition(*lane, self.lanes[lane].start) for lane in claims]
         except BaseException as error:  # noqa: BLE001 (raised again by `poll`)
             self._failure = error
         try:
             self._assign(starts)
         except KafkaException as error:
             self._failure = self._failure or fault(error.args[0], "take over lanes")
-        self._log.info("assigned", partitions=sorted(self.lanes), reachable=self.reachable)
+        self._log.info("assigned", lanes=said(self.lanes), reachable=self.reachable)
 
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         self._hand_over()
         self._drop(partitions)
-        self._log.info("revoked", partitions=sorted(p.partition for p in partitions))
+        self._log.info("revoked", lanes=said(_lanes(partitions)))
 
     def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         self._drop(partitions)
-        self._log.warning("lost", partitions=sorted(p.partition for p in partitions))
+        self._log.warning("lost", lanes=said(_lanes(partitions)))
 
     def _drop(self, partitions: list[TopicPartition]) -> None:
-        for p in partitions:
-            self.unclaimed.discard(p.partition)
-            self._applied.pop(p.partition, None)
-            self.lanes.pop(p.partition, None)
+        for lane in _lanes(partitions):
+            self.unclaimed.discard(lane)
+            self._applied.pop(lane, None)
+            self.lanes.pop(lane, None)
 
     def hand_over(self, lane: Lane, next_offset: int) -> None:
         """Tell Kafka how far the lane is applied: for lag tools, some time soon, free to fail."""
-        self._applied[lane.partition] = TopicPartition(lane.topic, lane.partition, next_offset)
+        self._applied[lane] = next_offset
 
     def _hand_over(self) -> None:
         self._hand_over_due = time.monotonic() + HAND_OVER_INTERVAL_S
-        offsets, self._applied = [*self._applied.values()], {}
+        offsets = [TopicPartition(*lane, offset) for lane, offset in self._applied.items()]
+        self._applied = {}
         if not offsets:
             return
         try:
@@ -231,3 +241,7 @@ class Source:
         self._hand_over()
         self._raw.close()
         self._consumer.close()
+
+
+def _lanes(partitions: list[TopicPartition]) -> list[Lane]:
+    return [Lane(p.topic, p.partition) for p in partitions]

@@ -28,7 +28,7 @@ HEALTHY_AFTER_S = 30.0
 
 
 def run(settings: WorkerSettings, workers: int, log_format: str = "auto") -> Totals:
-    """Run the workers until a signal or, with `until_caught_up`, the topic's end; returns what they did.
+    """Run the workers until a signal or, with `until_caught_up`, the topics' ends; returns what they did.
 
     Raises the LedgerError that halted one of them.
     """

@@ -27,6 +27,7 @@ from consumer.silence import Silence
 from consumer.source import Source
 from consumer.watch import TopicWatch
 from ledger import failpoints
+from ledger.domain.delivery import Lane
 from ledger.domain.outcome import Outcome
 from ledger.errors import Contended, Fenced, Retry
 from ledger.store.connection import server
@@ -56,7 +57,7 @@ class WorkerSettings:
 
     dsn: str
     kafka: Mapping[str, str]
-    topic: str
+    topics: tuple[str, ...]
     group: str
     start: str | None = None
     until_caught_up: bool = False
@@ -96,10 +97,11 @@ class Worker:
         self._settings = settings
         self._log = log
         self._stopping = False
-        self._goal = Goal(settings.topic) if settings.until_caught_up else None
+        self._goal = Goal(settings.topics) if settings.until_caught_up else None
         self._says = Announcements(log, settings.group, settings.status_interval_s)
         self._silence: Silence | None = None
-        self._partitions = 0
+        self._lanes: list[Lane] = []
+        """All of the topics, whoever has them."""
         self._prune_due = time.monotonic() + PRUNE_INTERVAL_S
 
     def stop(self) -> None:
@@ -113,7 +115,7 @@ class Worker:
         return self._stopping or (supervisor is not None and not supervisor.is_alive())
 
     def run(self) -> Totals:
-        """Work until stopped or, with `until_caught_up`, until the topic's end as of now is applied.
+        """Work until stopped or, with `until_caught_up`, until the topics' ends as of now are applied.
 
         A database or broker that can't be reached is waited for; everything else that is wrong is raised.
         With `until_caught_up`, which somebody waits for, so is that after `PATIENCE_S` without progress.
@@ -143,22 +145,22 @@ class Worker:
             conn.on_silence = self._silence = Silence(
                 conn, settings.dsn, lambda: self._ending, self._says.waiting
             )
-            facts = assignment.preflight(conn, settings.kafka, settings.topic)
-            identity.claim(conn, settings.group, facts.cluster_id)
+            topics = assignment.preflight(conn, settings.kafka, settings.topics)
+            identity.claim(conn, settings.group, topics[0].cluster_id)
             if (ahead_s := server.ahead_s(conn)) > 0:
                 self._log.warning("clock", cause=f"{server.AHEAD_MEANS}: {ahead_s:.0f} s")
             if self._goal:
-                self._aim(conn, self._goal, facts)
-            watch = TopicWatch(settings.kafka, facts)
+                self._aim(conn, self._goal, topics)
+            watch = TopicWatch(settings.kafka, topics)
             claim = partial(self._claim, conn)
             with contextlib.closing(
-                Source(settings.kafka, settings.topic, settings.group, claim, self._log)
+                Source(settings.kafka, settings.topics, settings.group, claim, self._log)
             ) as source:
                 group_watch = GroupWatch(settings.kafka, settings.group, source.member)
                 processor = Processor(conn, self._log)
                 conn.meanwhile = source.decode
-                self._partitions = facts.partitions
-                self._says.ready(facts)
+                self._lanes = [lane for facts in topics for lane in facts.lanes]
+                self._says.ready(topics)
                 while not self._ending and not self._caught_up(conn, source):
                     source.poll(READ_AHEAD * settings.batch_size_max, IN_HAND_BYTES_MAX, POLL_TIMEOUT_S)
                     self._apply_next(source, processor)
@@ -171,24 +173,25 @@ class Worker:
                 if self._goal and not self._goal.reached:
                     self._goal.look(conn, {})  # told to end: how much is left
 
-    def _aim(self, conn: Connection, goal: Goal, facts: TopicFacts) -> None:
-        """Take the end, of logs that are the known ones: who ends without an own lane has looked, too."""
+    def _aim(self, conn: Connection, goal: Goal, topics: list[TopicFacts]) -> None:
+        """Take the ends, of logs that are the known ones: who ends without an own lane has looked, too."""
         known = known_log.read(conn)  # first: others may come further meanwhile
-        known.lanes_of(facts)
-        goal.aim(known.require_same(self._settings.kafka, facts))
+        for facts in topics:
+            known.lanes_of(facts)
+        goal.aim(known.require_same(self._settings.kafka, topics))
 
-    def _claim(self, conn: Connection, partitions: list[int]) -> Mapping[int, Claim]:
-        """Own the lanes of an assignment. The topic is looked at anew: it may have grown or been replaced."""
-        settings = self._settings
-        facts = known_log.read(conn).inspect(settings.kafka, settings.topic)
+    def _claim(self, conn: Connection, lanes: list[Lane]) -> Mapping[Lane, Claim]:
+        """Own the lanes of an assignment. Topics are looked at anew: they may have grown or been replaced."""
+        settings, known = self._settings, known_log.read(conn)
+        topics = [known.inspect(settings.kafka, topic) for topic in settings.topics]
 
         def ask() -> Watermarks:
-            marks = admin.watermarks(settings.kafka, facts.name, facts.partitions)
+            marks = admin.watermarks(settings.kafka, [lane for facts in topics for lane in facts.lanes])
             self._says.silent(marks)
             return marks
 
-        assignment.begin_lanes(conn, facts, ask, settings.start)
-        return assignment.claim_lanes(conn, facts.name, ask, partitions)
+        assignment.begin_lanes(conn, topics, ask, settings.start)
+        return assignment.claim_lanes(conn, ask, lanes)
 
     def _apply_next(self, source: Source, processor: Processor) -> None:
         """Apply a batch of the lane that has waited longest for its turn, if there is any."""
@@ -215,7 +218,7 @@ class Worker:
         if goal is None:
             return False
         if goal.aim_due:
-            goal.aim(admin.watermarks(self._settings.kafka, self._settings.topic, self._partitions))
+            goal.aim(admin.watermarks(self._settings.kafka, self._lanes))
         if goal.look(conn, source.lanes):
             return True
         if goal.stalled_s > (PATIENCE_S if self._says.waiting_for else SAY_AFTER_S):

@@ -88,7 +88,7 @@ def worker_settings(
     return WorkerSettings(
         dsn=settings.conninfo(),
         kafka=settings.kafka_properties(),
-        topic=settings.topic,
+        topics=(settings.topic,),
         group=settings.group,
         start=start,
         until_caught_up=until_caught_up,

@@ -107,7 +107,7 @@ def _cluster(kafka: dict[str, str]) -> Finding:
 
 
 def _group(kafka: dict[str, str], settings: Settings) -> Finding:
-    return Finding(OK, "group", group.examine(kafka, settings.group, settings.topic))
+    return Finding(OK, "group", group.examine(kafka, settings.group, [settings.topic]))
 
 
 def _topic(facts: TopicFacts) -> Iterator[Finding]:

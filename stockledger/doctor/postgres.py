@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from consumer import hidden, known_log
 from consumer.admin import TopicFacts
 from consumer.known_log import KnownLogs
-from ledger.domain.delivery import Lane
 from ledger.errors import LedgerError, Retry
 from ledger.figures import counted
 from ledger.shell import command
@@ -165,14 +164,13 @@ def _lanes(conn: Connection, settings: Settings, facts: TopicFacts | None) -> li
     rows = known.lanes_of(facts)
     if not rows:
         return []
-    marks, wrong = known.compare(kafka, facts)
+    marks, wrong = known.compare(kafka, [facts])
     faults = [*wrong.values(), *marks.silent.values()]
-    there = {Lane(facts.name, partition): at for partition, at in marks.known.items()}
     found = [
         *(Finding(WARN, "lanes", str(each), command("run --topic", facts.name))
-          for each in standstill.find(rows, there, again=lambda: lane.read_all(conn))),
+          for each in standstill.find(rows, marks.known, again=lambda: lane.read_all(conn))),
         *(Finding(WARN, "transactions", str(each), each.remedy)
-          for each in hidden.hidden(kafka, facts.name, marks.known)),
+          for each in hidden.hidden(kafka, marks.known)),
         *(Finding(FAIL, "lanes", f"{each.code}: {each.message}", each.remedy, isinstance(each, Retry))
           for each in faults),
     ]  # fmt: skip

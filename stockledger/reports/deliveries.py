@@ -70,15 +70,14 @@ def _of_topics(
     with ledger_database(settings, "outcome") as conn:
         known = known_log.read(conn)
     records = known_log.KnownRecords(kafka, known)
-    for name in dict.fromkeys(row.topic for row in known.rows):
-        rows = [row for row in known.lanes(name) if Lane(name, row.partition) not in records.left_behind]
-        marks = admin.watermarks(kafka, name, 1 + max((row.partition for row in rows), default=-1)).all()
-        for row in rows:
-            lane, (first, _, end) = Lane(name, row.partition), marks[row.partition]
-            for delivery in records(lane, first, end):
-                progress(str(lane), delivery.offset - first, end - first)
-                if _is_of(delivery, id_):
-                    yield lane, row.next_offset, delivery
+    rows = [row for row in known.rows if row.lane not in records.left_behind]
+    marks = admin.watermarks(kafka, [row.lane for row in rows]).all()
+    for row in rows:
+        first, _, end = marks[row.lane]
+        for delivery in records(row.lane, first, end):
+            progress(str(row.lane), delivery.offset - first, end - first)
+            if _is_of(delivery, id_):
+                yield row.lane, row.next_offset, delivery
 
 
 def _is_of(delivery: Delivery, id_: str) -> bool:

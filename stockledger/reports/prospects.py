@@ -87,7 +87,7 @@ def _chunks(book: Ledger, letters: Sequence[Heading | DeadLetter]) -> Iterator[l
 def _require_same_log(settings: Settings, topics: Sequence[str]) -> None:
     kafka = settings.kafka_properties()
     with database(settings, "dlq") as conn:
-        for name in topics:
-            facts = preflight(conn, kafka, name)
+        found = preflight(conn, kafka, topics)
+        for facts in found:
             identity.claim(conn, settings.group, facts.cluster_id)
-            known_log.read(conn).require_same(kafka, facts)
+        known_log.read(conn).require_same(kafka, found)

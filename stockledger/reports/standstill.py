@@ -52,7 +52,7 @@ def find(
 
 
 def _find(rows: Iterable[LaneRow], marks: Mapping[Lane, Marks]) -> list[Still]:
-    known = {Lane(row.topic, row.partition): row for row in rows}
+    known = {row.lane: row for row in rows}
     found = []
     for lane, there in sorted(marks.items()):
         row = known.get(lane)

@@ -84,20 +84,21 @@ def read(ledger: Ledger, settings: Settings) -> Status:
     try:
         kafka = settings.kafka_properties()
         known = KnownLogs(stored.lanes, stored.cluster_id)
-        marks, faults = known.compare(kafka, known.inspect(kafka, name, ANSWER_TIMEOUT_S))
-        waits = hidden.hidden(kafka, name, marks.known)
+        marks, faults = known.compare(kafka, [known.inspect(kafka, name, ANSWER_TIMEOUT_S)])
+        waits = hidden.hidden(kafka, marks.known)
     except LedgerError as error:
         return Status(stored, _lanes(stored, {}, {}), error)
-    faults |= {Lane(name, partition): fault for partition, fault in marks.silent.items()}
-    there = {Lane(name, partition): found for partition, found in marks.known.items()}
-    still = standstill.find(stored.lanes, there, again=lambda: ledger.status().lanes)
-    return Status(stored, _lanes(stored, there, faults), next(iter(faults.values()), None), waits, still)
+    faults |= marks.silent
+    still = standstill.find(stored.lanes, marks.known, again=lambda: ledger.status().lanes)
+    return Status(
+        stored, _lanes(stored, marks.known, faults), next(iter(faults.values()), None), waits, still
+    )
 
 
 def _lanes(
     stored: LedgerStatus, marks: Mapping[Lane, Marks], faults: Mapping[Lane, LedgerError]
 ) -> list[LaneStatus]:
-    known = {Lane(row.topic, row.partition): row for row in stored.lanes}
+    known = {row.lane: row for row in stored.lanes}
     found = []
     for lane in sorted(known.keys() | marks.keys() | faults.keys()):
         row, there, fault = known.get(lane), marks.get(lane), faults.get(lane)

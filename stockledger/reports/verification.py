@@ -96,7 +96,7 @@ def _say_hidden(call: Call, settings: Settings, topic: str) -> list[Hidden]:
     """What the topic holds that nobody could compare yet."""
     kafka = settings.kafka_properties()
     facts = inspect(kafka, topic)
-    waits = hidden(kafka, facts.name, watermarks(kafka, facts.name, facts.partitions).known)
+    waits = hidden(kafka, watermarks(kafka, facts.lanes).known)
     for each in waits:
         call.out.say("warn", f"{'topic':13}", each)
     return waits

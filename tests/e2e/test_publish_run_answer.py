@@ -10,6 +10,7 @@ import pytest
 from psycopg import sql
 
 from consumer import admin
+from ledger.domain.delivery import Lane
 from tests.support.cli import Cli
 from tests.support.publish import Publisher, buys, says, shop
 
@@ -60,7 +61,10 @@ def in_topic(services):
     def count(stockledger):
         kafka = {"bootstrap.servers": services.kafka.bootstrap_servers}
         name = stockledger.environment["STOCKLEDGER_TOPIC"]
-        return sum(each.end for each in admin.watermarks(kafka, name, PARTITIONS).all().values())
+        return sum(
+            each.end
+            for each in admin.watermarks(kafka, [Lane(name, p) for p in range(PARTITIONS)]).all().values()
+        )
 
     return count
 

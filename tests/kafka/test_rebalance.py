@@ -126,7 +126,7 @@ def test_a_worker_slower_than_its_poll_interval_loses_the_lane_and_nothing_else(
     slow = group.start("--batch", "5", failpoints="project=pause@2")
     wait_for("a batch is held", group.in_transaction)
     other = group.start("--batch", "5")
-    other.says("assigned", partitions=[0])
+    other.says("assigned", lanes=[f"{group.topic}[0]"])
     slow.says("waiting", code="SL-GRP-001")
     slow.says("ready", times=2)
     sender.send(buys("after"), partition=0)

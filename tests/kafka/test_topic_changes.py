@@ -17,7 +17,7 @@ from confluent_kafka.admin import (
 from consumer import gaps, watch
 from consumer.source import Source
 from consumer.worker import Worker
-from ledger.domain.delivery import Mark
+from ledger.domain.delivery import Lane, Mark
 from ledger.errors import (
     Contended,
     ForeignGroup,
@@ -263,7 +263,7 @@ def test_a_log_that_is_not_the_applied_one_halts_an_idle_worker(group, sender, o
     monkeypatch.setattr("consumer.worker.Source", make)
     with group.running() as running:
         group.applies(sender)
-        queue = made[0].lanes[0]
+        queue = made[0].lanes[Lane(group.topic, 0)]
         wait_for("it has applied it", lambda: queue.mark and queue.mark.offset == 12)
         queue._mark, queue._applied = (
             Mark(12, 0, 1, b"other"),
@@ -422,7 +422,7 @@ def test_a_compacted_topic_is_refused(group, sender, admin):
     admin.create_topics([NewTopic(name, 1, 1, config={"cleanup.policy": "compact,delete"})])[name].result(10)
     wait_for("it is there", lambda: name in admin.list_topics(timeout=5).topics)
     with pytest.raises(TopicUnfit, match="compacted"):
-        group.catch_up(topic=name)
+        group.catch_up(topics=(name,))
     admin.delete_topics([name])[name].result(10)
 
 
@@ -445,6 +445,6 @@ def test_an_unknown_topic_is_refused_and_not_made(group, admin):
     """A misspelt name doesn't become an empty topic that is read happily."""
     name = f"{group.topic}-misspelt"
     with pytest.raises(TopicUnfit, match="doesn't exist") as refused:
-        group.catch_up(topic=name)
+        group.catch_up(topics=(name,))
     assert refused.value.remedy == f"stockledger migrate --topic {name} --partitions 12"
     assert name not in admin.list_topics(timeout=5).topics

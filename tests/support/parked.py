@@ -26,11 +26,11 @@ def park(environment: Mapping[str, str], *records: Record) -> None:
     bad = Bad("unknown_type", "not known to this version")
     deliveries = [Delivery(offset, bad, record.packed()) for offset, record in enumerate(records)]
     with closing(connect(environment["STOCKLEDGER_DSN"], purpose="test")) as conn:
-        facts = assignment.preflight(conn, kafka, lane.topic)
+        [facts] = assignment.preflight(conn, kafka, [lane.topic])
         identity.claim(conn, environment.get("STOCKLEDGER_GROUP", "stockledger"), facts.cluster_id)
-        ask = partial(admin.watermarks, kafka, lane.topic, facts.partitions)
-        assignment.begin_lanes(conn, facts, ask, None)
-        claim = assignment.claim_lanes(conn, lane.topic, ask, [0])[0]
+        ask = partial(admin.watermarks, kafka, facts.lanes)
+        assignment.begin_lanes(conn, [facts], ask, None)
+        claim = assignment.claim_lanes(conn, ask, [lane])[lane]
         apply_batch(conn, Batch(lane, 0, len(records), deliveries), claim.epoch)
 
 

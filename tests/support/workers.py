@@ -184,7 +184,7 @@ class Group:
 
     def settings(self, kafka: Mapping[str, str] | None = None, **changes: Any) -> WorkerSettings:
         """A worker's settings, with these Kafka properties besides the test's own."""
-        made = WorkerSettings(self.dsn, {**self.kafka, **(kafka or {})}, self.topic, self.name)
+        made = WorkerSettings(self.dsn, {**self.kafka, **(kafka or {})}, (self.topic,), self.name)
         return replace(made, **changes)
 
     def catch_up(self, **changes: Any) -> Totals:

@@ -58,6 +58,11 @@ class LaneRow(NamedTuple):
     still_s: float | None = None
 
     @property
+    def lane(self) -> Lane:
+        """Which one it is."""
+        return Lane(self.topic, self.partition)
+
+    @property
     def mark(self) -> Mark | None:
         """The last applied record."""
         return _mark(self.last_offset, self.last_leader_epoch, self.last_timestamp_ms, self.last_digest)
