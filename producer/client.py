@@ -15,10 +15,11 @@ _LOG.addHandler(logging.NullHandler())
 
 ENV_PREFIX = "STOCKLEDGER_KAFKA_"
 TIMEOUT_MS = "message.timeout.ms"
+PARTITIONER = "partitioner"
 
 DEFAULTS = {
     # The partitioner of Java's clients, so that every producer sends the same key to the same partition.
-    "partitioner": "murmur2_random",
+    PARTITIONER: "murmur2_random",
     TIMEOUT_MS: "10000",
     # A message's time runs while it waits in the queue: with a slow broker a long queue would time out.
     # Throughput is the same from 5,000 messages on. No compression: on one machine it costs 10-20 %.
@@ -39,6 +40,8 @@ ALIASES = {
     "metadata.broker.list": "bootstrap.servers",
     "request.required.acks": "acks",
 }
+KAFKAS = ("murmur2", "murmur2_random")
+"""Kafka's own partitioner, by librdkafka's names; they differ in records without a key."""
 SPELLINGS = {"-1": "all", "1": "true", "0": "false"}
 
 
@@ -63,6 +66,15 @@ def complete(kafka: Mapping[str, Any]) -> dict[str, Any]:
             "no Kafka broker is named", remedy=f"set {ENV_PREFIX}BOOTSTRAP_SERVERS to host:port"
         )
     return DEFAULTS | given | PROMISE
+
+
+def require_partitioner(settings: Mapping[str, Any]) -> None:
+    """Raise BadSettings where another partitioner than Kafka's own would put keys among the hot goods."""
+    if settings[PARTITIONER] not in KAFKAS:
+        raise BadSettings(
+            f"partition_by is mixed, which the Kafka property {_named(PARTITIONER)} doesn't go with",
+            remedy=f"leave {PARTITIONER} out",
+        )
 
 
 def _plain(name: object, value: object) -> object:

@@ -19,18 +19,23 @@ from producer.lines import LINE_MAX
 
 
 class Ready(Struct, frozen=True, gc=False):
-    """A command as it goes into the topic. `id` is None where the line leaves it to the sidecar."""
+    """A command as it goes into the topic. `id` is None where the line leaves it to the sidecar.
+
+    `subject` is what it changes, the goods or the user; `user_id` who acts or is meant, empty if nobody is.
+    """
 
     source: str
     id: str | None
     name: str
-    record_key: str
+    subject: str
+    user_id: str
     value: bytes
 
     @classmethod
     def of(cls, source: str, id: str | None, command: AnyCommand) -> Self:
         """The command that was sent, or that a line says."""
-        return cls(source, id, command.NAME, record_key(command), structs.canonical(command))
+        user_id = getattr(command, "user_id", "")
+        return cls(source, id, command.NAME, record_key(command), user_id, structs.canonical(command))
 
 
 class Plain(NamedTuple):
@@ -57,13 +62,15 @@ class Plain(NamedTuple):
         """What the authority makes of each line."""
         forms = _forms().by_type
         for each, text in zip(self.fields, self.text.split(b"\n"), strict=False):
-            name, key_field, head = forms[type(each)]
+            name, has_goods, has_user, head = forms[type(each)]
             id, source = each.id, each.source
             if id is not None:
                 head += _ID_SIZE + len(id)
             if source is not None:
                 head += _SOURCE_SIZE + len(source)
-            yield Ready(source or default_source, id, name, getattr(each, key_field), b"{" + text[head:])
+            user_id = each.user_id if has_user else ""
+            subject = each.goods_id if has_goods else user_id
+            yield Ready(source or default_source, id, name, subject, user_id, b"{" + text[head:])
 
 
 def quick(text: bytes, default_source: str) -> Ready | None:
@@ -115,7 +122,8 @@ class _Fields(
 
 class _Form(NamedTuple):
     name: str
-    key_field: str
+    has_goods: bool
+    has_user: bool
     head_size: int
 
 
@@ -130,7 +138,8 @@ def _forms() -> _Forms:
     forms = (
         _Form(
             name,
-            "user_id" if issubclass(kind, structs.UserStruct) else "goods_id",
+            "goods_id" in kind.__struct_fields__,
+            "user_id" in kind.__struct_fields__,
             len(f'{{"type":"{name}",'),
         )
         for name, kind in structs.STRUCTS.items()

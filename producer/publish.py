@@ -35,6 +35,7 @@ from producer.lines import (
     read_blocks,
 )
 from producer.plain import Plain, Ready, quick_lines
+from producer.plan import RoutePlan
 from producer.progress import InputProgress, Meter
 from producer.publisher import Publisher
 from producer.sidecar import Remembered, Sidecar
@@ -47,7 +48,8 @@ class Published:
 
     `lines` counts the lines that aren't blank, `tally` what became of the commands that were sent: all are
     acknowledged unless it was interrupted, otherwise that is an exception. `ids_made` are new in `ids`. The
-    bad lines stand verbatim in `bad_file`. `partitions` is 0 where no broker was asked.
+    bad lines stand verbatim in `bad_file`. `partitions` is 0 where no broker was asked. `plan` says of a dry
+    run where the commands would go.
     """
 
     lines: int
@@ -60,6 +62,7 @@ class Published:
     seconds: float
     ids: Path | None
     bad_file: Path | None
+    plan: RoutePlan | None = None
 
     @property
     def published(self) -> int:
@@ -88,7 +91,8 @@ def publish_lines(
 
     `ids` keeps the ids of lines without one (default: FILE.ids; none where the next run may not find this
     very file by its name). With `skip_bad`, bad lines go to `bad_file` (default: orders.bad.jsonl for
-    orders.jsonl) and the good ones are published. `dry_run` only judges. `rate` is in commands a second.
+    orders.jsonl) and the good ones are published. `dry_run` only judges, and says
+    where each command would go as far as the publisher is connected. `rate` is in commands a second.
     SIGINT and SIGTERM stop the sending.
 
     Raises BadInput where a line is bad (each one was given to `on_bad` before) or the file is none of JSON
@@ -116,6 +120,7 @@ def publish_lines(
             sidecar.finish()
             good = lines - bad.count
             before = after = publisher.tally
+            plan = _planned(feed, publisher) if dry_run else None
             if not dry_run:
                 sidecar.save()
             if good and not dry_run:
@@ -132,6 +137,7 @@ def publish_lines(
         seconds=time.monotonic() - started,
         ids=ids if sidecar.made else None,
         bad_file=aside if bad.count and not dry_run else None,
+        plan=plan,
     )
 
 
@@ -210,6 +216,24 @@ def _judge(feed: _Input, sidecar: Sidecar, bad: _BadLines) -> int:
                 sidecar.remember(line, item.source)
     meter.end(lines)
     return lines
+
+
+def _planned(feed: _Input, publisher: Publisher) -> RoutePlan:
+    """The second pass of a dry run: where each command would go."""
+    plan, meter, lines = (
+        RoutePlan(publisher.routing, publisher.partitions),
+        Meter(feed.progress, feed.size, "plan"),
+        0,
+    )
+    for block in feed.again():
+        if meter.is_due:
+            meter.tell(lines, block.start)
+        for line, item in read(feed.name, block, quick_lines(block.text, feed.source), feed.source):
+            lines += 1
+            if not isinstance(item, BadLine):
+                plan.add(line.number, item)
+    meter.end(lines)
+    return plan
 
 
 def _commands(feed: _Input, remembered: Remembered) -> Iterator[tuple[Ready, str]]:

@@ -8,7 +8,7 @@ id once. After the first command without an acknowledgement nothing more is sent
 import os
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from multiprocessing.util import Finalize
@@ -24,7 +24,9 @@ from ledger.errors import BrokerUnavailable, LedgerError, Stop
 from producer import client
 from producer.arguments import message_key, require_command, require_key_part, seconds
 from producer.faults import RIGHTS, TOPIC_ERRORS, VERDICTS, Trouble, kafka_error, topic_unfit
+from producer.partition_by import PartitionBy
 from producer.plain import Ready
+from producer.routing import Routing
 from producer.tally import Receipt, Reports, Tally, account
 
 QUEUE_POLL_S = 0.1
@@ -36,6 +38,8 @@ TOPIC_GRACE_S = 1.0
 REPORT_DELAY_S = 1.0
 """librdkafka looks for timed-out messages once a second, so a report may come that much late."""
 TIMEOUT_DEFAULT_S = 10.0
+BY_KEY = -1
+"""The partition's number that leaves it to the client's partitioner."""
 SETTLE_S = 5.0
 """How long an error waits for the reports of what is under way, so that its account is the last word."""
 NEW_ONE = (
@@ -63,12 +67,26 @@ class Publisher:
     that isn't acknowledged a publisher sends no more: go on with a new one. `kafka` holds librdkafka's
     properties, as the client takes them; `source` is the default of `send`.
 
+    `partition_by` says what stays in order on one lane: commands about the same `goods`, or those of the same
+    `user`. `mixed` is `goods`, but for the `hot_goods`: by `isolate` these share `hot_partitions` (default:
+    1) that nothing else uses; by `spread` purchases of each go to so many (default: all), by user.
+
     Raises ValueError or TypeError for an argument that can't be one, BadSettings at once where a property is
     unknown, unusable or would break the promise. Connects at the first `send` or `connect`. In a process that
     was forked off later everything raises Forked.
     """
 
-    def __init__(self, kafka: Mapping[str, Any], topic: str, source: str = "") -> None:
+    def __init__(
+        self,
+        kafka: Mapping[str, Any],
+        topic: str,
+        source: str = "",
+        *,
+        partition_by: str = "goods",
+        hot_goods: Iterable[str] = (),
+        hot_by: str = "isolate",
+        hot_partitions: int | None = None,
+    ) -> None:
         if not isinstance(topic, str) or not isinstance(source, str):
             name, given = ("topic", topic) if not isinstance(topic, str) else ("source", source)
             raise TypeError(f"{name} must be text, not {type(given).__name__}")
@@ -76,7 +94,12 @@ class Publisher:
             raise ValueError("topic must not be empty")
         if source:
             require_key_part("source", source)
+        self.routing = Routing.of(partition_by, hot_goods, hot_by, hot_partitions)
+        """Which lane a command goes to."""
+        self._is_routed = self.routing.partition_by is not PartitionBy.GOODS
         settings = client.complete(kafka)
+        if self.routing.partition_by is PartitionBy.MIXED:
+            client.require_partitioner(settings)
         self._trouble = Trouble(settings["bootstrap.servers"])
         self._producer = client.make_producer(settings, self._trouble.note)
         self.topic = topic
@@ -121,17 +144,20 @@ class Publisher:
         if waits:
             self.check()
 
-    def connect(self) -> None:
+    def connect(self, timeout_s: float | None = None) -> None:
         """Find the topic; does nothing if that is done.
 
-        Raises BrokerUnavailable after `timeout_s`, TopicUnfit where the topic doesn't exist or may not be
-        written, BadSettings where the broker refuses the credentials. Nothing was sent then.
+        Raises BrokerUnavailable after `timeout_s` (default: the publisher's own), TopicUnfit where the topic
+        doesn't exist or may not be written, BadSettings where the broker refuses the credentials, or the
+        topic has too few partitions for its hot goods. Nothing was sent then.
         """
         self._refuse_fork()
-        started = time.monotonic()
+        started, patience_s = time.monotonic(), self.timeout_s if timeout_s is None else seconds(timeout_s)
         while not self.partitions:
             try:
-                self.partitions = self._count_partitions(time.monotonic() - started)
+                found = self._count_partitions(time.monotonic() - started, patience_s)
+                self.routing.require(self.topic, found)
+                self.partitions = found
             except (KafkaException, SystemError) as exception:
                 error = kafka_error(exception)
                 self.poll(QUEUE_POLL_S)  # brings the cause
@@ -140,7 +166,7 @@ class Publisher:
                 # A new topic takes a moment to be known to every broker.
                 if error.code() in RIGHTS or (error.code() in TOPIC_ERRORS and waited_s >= TOPIC_GRACE_S):
                     raise self._fault(error) from None
-                if waited_s >= self.timeout_s or self._trouble.is_hopeless:
+                if waited_s >= patience_s or self._trouble.is_hopeless:
                     raise self._trouble.unreachable(waited_s) from None
 
     def send(
@@ -172,15 +198,23 @@ class Publisher:
         """
         if not self.partitions:
             self.connect()
-        reports, key = self._reports, ready.record_key
+        reports = self._reports
         on_report = on_report or reports.note
         now = _timestamp(time.time_ns() // 1_000_000)
-        head: list[Any] = headers(ready.source, id, ready.name, now, key)
+        key, partition, moved_key = ready.subject, BY_KEY, ""
+        if self._is_routed:
+            route = self.routing.route(ready, self.partitions)
+            partition = BY_KEY if route.partition is None else route.partition
+            if route.key != key:
+                key = moved_key = route.key
+        head: list[Any] = headers(ready.source, id, ready.name, now, ready.subject, moved_key)
         while True:
             if reports.first_error or self._closed:
                 self._refuse()
             try:
-                self._producer.produce(self.topic, ready.value, key, headers=head, on_delivery=on_report)
+                self._producer.produce(
+                    self.topic, ready.value, key, partition, headers=head, on_delivery=on_report
+                )
                 break
             except BufferError:
                 self.poll(QUEUE_POLL_S)
@@ -233,9 +267,9 @@ class Publisher:
         if self._reports.first_error is not None:
             raise self._fault(self._reports.first_error)
 
-    def _count_partitions(self, waited_s: float) -> int:
+    def _count_partitions(self, waited_s: float, patience_s: float) -> int:
         # Short waits at first, to hear early of a hopeless case; longer ones for a slow broker.
-        timeout_s = min(max(METADATA_TIMEOUT_S, waited_s), max(QUEUE_POLL_S, self.timeout_s - waited_s))
+        timeout_s = min(max(METADATA_TIMEOUT_S, waited_s), max(QUEUE_POLL_S, patience_s - waited_s))
         found = self._producer.list_topics(self.topic, timeout=timeout_s).topics[self.topic]
         if found.error is not None:
             raise KafkaException(found.error)

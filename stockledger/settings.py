@@ -4,13 +4,22 @@ Read once, here and nowhere else (failpoints aside). Nothing in this module conn
 inside `conninfo` and `kafka_properties`; rows, errors and `repr` show `****`.
 """
 
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import AfterValidator, Field, PrivateAttr, SecretStr, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+)
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -23,6 +32,7 @@ from pydantic_settings import (
 from ledger.domain.commands import KeyPart
 from ledger.errors import BadSettings, concealed
 from producer.librdkafka import SECRET, closest, dotted, is_secret, known, refusal
+from producer.partition_by import PARTITIONS_MAX, HotBy, PartitionBy
 
 PREFIX = "STOCKLEDGER_"
 KAFKA_PREFIX = f"{PREFIX}KAFKA_"
@@ -39,7 +49,20 @@ def _topic(name: str) -> str:
     return name
 
 
+def _list(given: object) -> object:
+    """The ids of a variable: a JSON list, because an id may hold commas, or a list with commas between."""
+    if not isinstance(given, str):
+        return given
+    if not given.lstrip().startswith("["):
+        return [part.strip() for part in given.split(",")]
+    try:
+        return json.loads(given)
+    except ValueError:
+        raise ValueError('is no JSON list, which looks like ["85123A", "22423"]') from None
+
+
 Topic = Annotated[str, AfterValidator(_topic)]
+GoodsList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_list)]
 Group = Annotated[str, StringConstraints(min_length=1, max_length=249)]
 
 
@@ -87,6 +110,23 @@ class Settings(BaseSettings):
     )
     source: KeyPart | None = Field(
         None, description="who sends: the `source` of lines that name none, 1 to 128 visible ASCII characters"
+    )
+    partition_by: PartitionBy = Field(
+        PartitionBy.GOODS, description="whose commands stay in order on one lane: `goods`, `user` or `mixed`"
+    )
+    hot_goods: GoodsList = Field(
+        (),
+        description="of `mixed`, the goods that are hot, hottest first: a JSON list, or ids between commas",
+    )
+    hot_by: HotBy = Field(
+        HotBy.ISOLATE,
+        description="of `mixed`: `isolate` gives hot goods their own partitions, `spread` several, by user",
+    )
+    hot_partitions: int | None = Field(
+        None,
+        ge=1,
+        le=PARTITIONS_MAX,
+        description="of `mixed`: how many for all of `isolate` (1), for each of `spread` (all)",
     )
     kafka: Annotated[dict[str, str], NoDecode] = Field(
         {}, description="any property of librdkafka, with underscores for dots in a variable"
@@ -143,8 +183,15 @@ class Settings(BaseSettings):
         """Every setting with its origin, fit to be shown: secrets are masked."""
         named = [
             ShownSetting(name, str(getattr(self, name) or "-"), self.origin(name))
-            for name in ("topic", "group", "source")
+            for name in ("topic", "group", "source", "partition_by")
         ]
+        if self.hot_goods:
+            hot = json.dumps(self.hot_goods, ensure_ascii=False), self.hot_by, self.hot_partitions or "-"
+            names = ("hot_goods", "hot_by", "hot_partitions")
+            named += [
+                ShownSetting(name, str(value), self.origin(name))
+                for name, value in zip(names, hot, strict=True)
+            ]
         properties = [
             ShownSetting(name, self._shown(name), self.origin(name))
             for name in sorted({BOOTSTRAP, *self.kafka})
@@ -162,14 +209,14 @@ class Settings(BaseSettings):
         return SECRET if secret else concealed(self.kafka.get(name, "-"))
 
 
-def load(options: Mapping[str, str | None] | None = None, properties: Sequence[str] = ()) -> Settings:
+def load(options: Mapping[str, object] | None = None, properties: Sequence[str] = ()) -> Settings:
     """The settings of this process: `options` by field name (None: not given), `properties` as `name=value`.
 
     Raises BadSettings naming the setting and its origin, never its value.
     """
     given: dict[str, Any] = {name: value for name, value in (options or {}).items() if value is not None}
     overrides = dict(_split(text) for text in properties)
-    origins = _origins() | {name: f"--{name}" for name in given} | dict.fromkeys(overrides, "-X")
+    origins = _origins() | {name: _option(name) for name in given} | dict.fromkeys(overrides, "-X")
     try:
         settings = Settings(kafka=overrides, **given)
     except ValidationError as error:
@@ -194,6 +241,10 @@ def strangers() -> list[str]:
             near = get_close_matches(name, fields, 1)
             found.append(f"{name} is no setting" + (f"; closest: {near[0]}" if near else ""))
     return found
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _split(text: str) -> tuple[str, str]:

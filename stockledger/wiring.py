@@ -100,7 +100,15 @@ def publisher(settings: Settings, *, connects: bool = True) -> Publisher:
     """The producer client of the command topic; it connects at the first send."""
     named = connects or settings.kafka  # a dry run needs no broker, but the client wants the name of one
     kafka = settings.kafka_properties() if named else {BOOTSTRAP: "nowhere"}
-    return Publisher(kafka, settings.topic, settings.source or "")
+    return Publisher(
+        kafka,
+        settings.topic,
+        settings.source or "",
+        partition_by=settings.partition_by,
+        hot_goods=settings.hot_goods,
+        hot_by=settings.hot_by,
+        hot_partitions=settings.hot_partitions,
+    )
 
 
 def connections(settings: Settings, purpose: str) -> Connect:

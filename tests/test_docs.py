@@ -8,6 +8,7 @@ import pytest
 from ledger.domain.delivery import Request
 from ledger.domain.envelope import decode, encode
 from ledger.domain.outcome import Reason
+from ledger.domain.shares import share_of
 from ledger.domain.structs import PurchaseGoodsStruct, canonical
 from producer import jsonl
 from producer.lines import Line
@@ -107,6 +108,15 @@ def test_the_lines_of_the_page_are_commands():
     for number, text in enumerate(lines, 1):
         item = jsonl.parse("page", Line(number, text.encode(), 0, 0), "")
         assert not isinstance(item, jsonl.BadLine), item
+
+
+def test_the_shares_of_the_page_are_right():
+    """Other producers can hold theirs to the page: ids of one byte a character, and of more."""
+    rows = re.findall(r"^\| `([^`]+)` \| (\d+) \| (\d+) \| (\d+) \|$", held("shares"), re.M)
+    assert {key: [*map(int, shares)] for key, *shares in rows} == {
+        key: [share_of(key, partitions) for partitions in (4, 12, 16)] for key, *_ in rows
+    }
+    assert any(not key.isascii() for key, *_ in rows)
 
 
 def test_the_reasons_of_the_page_are_all():

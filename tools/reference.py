@@ -162,7 +162,8 @@ def settings() -> str:
     rows = []
     for name, field in Settings.model_fields.items():
         variable = f"{KAFKA_PREFIX}NAME" if name == "kafka" else PREFIX + name.upper()
-        option = "-X name=value" if name == "kafka" else f"--{name}" if name in options else ""
+        dashed = "--" + name.replace("_", "-")
+        option = "-X name=value" if name == "kafka" else dashed if name in options else ""
         default = "" if name in ("dsn", "kafka") else (field.default or "")
         rows.append(
             (f"`{name}`", f"`{variable}`", f"`{option}`", default and f"`{default}`", field.description)

@@ -140,5 +140,6 @@ COMMANDS: dict[str, type[AnyCommand]] = {command.NAME: command for command in ge
 
 
 def record_key(command: AnyCommand) -> str:
-    """The Kafka record key: what the command changes, so that all its changes come through one lane."""
+    """The record key unless a producer chooses another: what the command changes, so that all its changes
+    come through one lane."""
     return command.user_id if isinstance(command, UserCommand) else command.goods_id

@@ -106,14 +106,21 @@ def encode(
     return headers(*key, command.NAME, time, subject), canonical(command)
 
 
-def headers(source: str, id: str, name: str, time: str = "", subject: str = "") -> Headers:
-    """The headers of a record in binary mode that carries a command of this name. `time` is RFC 3339."""
+def headers(
+    source: str, id: str, name: str, time: str = "", subject: str = "", partition_key: str = ""
+) -> Headers:
+    """The headers of a record in binary mode that carries a command of this name. `time` is RFC 3339.
+
+    `partition_key` is the record key where that isn't the subject (CloudEvents' extension "partitioning").
+    """
     specversion, from_source, type, content_type = _common_headers(source, name)
     made: Headers = [specversion, ("ce_id", id.encode()), from_source, type, content_type]
     if time:
         made.append(("ce_time", time.encode()))
     if subject:
         made.append(("ce_subject", subject.encode()))
+    if partition_key:
+        made.append(("ce_partitionkey", partition_key.encode()))
     return made
 
 

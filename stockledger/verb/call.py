@@ -83,7 +83,7 @@ class Call:
     names: Mapping[str, str | None] = field(default_factory=dict)
     """What `--topic` and `--group` said."""
 
-    def settings(self, **options: str | None) -> "Settings":
+    def settings(self, **options: object) -> "Settings":
         """The settings, with the verb's own options (None: not given) before the environment."""
         from stockledger.settings import load  # 200 ms
 

@@ -7,6 +7,7 @@ import typer
 
 from ledger.errors import LedgerError
 from ledger.figures import count, counted
+from producer.partition_by import PARTITIONS_MAX, HotBy, PartitionBy
 from stockledger.verb.call import Answer, Call, flag, verb
 from stockledger.verb.exits import Interrupted, SomeFailed
 from stockledger.verb.options import per_second
@@ -14,9 +15,13 @@ from stockledger.verb.options import per_second
 if TYPE_CHECKING:
     from producer.jsonl import BadLine
     from producer.publish import Published
+    from producer.publisher import Publisher
     from producer.tally import Tally
+    from stockledger.settings import Settings
 
 BAD_SHOWN_MAX = 20
+DRY_RUN_TIMEOUT_S = 2.0
+"""How long a dry run waits for a broker to say how many partitions there are."""
 
 
 @verb(topic=True)
@@ -37,16 +42,40 @@ def publish(
     ids: Annotated[
         Path | None, typer.Option(help="Keeps the ids of lines without one (default: FILE.ids).")
     ] = None,
+    partition_by: Annotated[
+        PartitionBy | None, typer.Option(help="Whose commands stay in order on one lane.")
+    ] = None,
+    hot_goods: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GOODS", help="Of mixed: these are hot, hottest first; repeatable."),
+    ] = None,
+    hot_by: Annotated[
+        HotBy | None, typer.Option(help="Of mixed: partitions of their own, or several by user.")
+    ] = None,
+    hot_partitions: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=PARTITIONS_MAX, metavar="N", help="Of mixed: for all isolated, or each spread."
+        ),
+    ] = None,
 ) -> Answer:
     """Publish commands from a file of JSON lines.
 
-    Nothing is sent before every line was judged. Running the same again is safe: ids are kept.
+    Nothing is sent before every line was judged. Running the same again is safe: ids are kept. A dry run also
+    says which partitions the commands would go to, where a broker answers.
     """
     from producer.progress import InputProgress
     from producer.publish import publish_lines
     from stockledger.wiring import publisher, require_known_topic
 
-    bad, settings = _BadLines(call), call.settings(source=source)
+    bad = _BadLines(call)
+    settings = call.settings(
+        source=source,
+        partition_by=partition_by,
+        hot_goods=hot_goods,
+        hot_by=hot_by,
+        hot_partitions=hot_partitions,
+    )
     if not dry_run:
         require_known_topic(settings)
     with (
@@ -58,6 +87,7 @@ def publish(
             left = now.bytes_total / now.bytes_done if now.bytes_done else 1
             advance(now.phase, now.lines, round(now.lines * left))  # of how many is an estimate until the end
 
+        unknown = _find_partitions(to, settings) if dry_run else ""
         try:
             done = publish_lines(
                 to, file, ids=ids, bad_file=bad_file or rejected, skip_bad=skip_bad, dry_run=dry_run,
@@ -66,7 +96,7 @@ def publish(
         except LedgerError as error:
             account = _account(to.tally)
             return Answer(account | {"bad": bad.count, "bad_lines": bad.shown}, error=error)
-    return _published(call, done, bad, dry_run=dry_run)
+    return _planned(call, done, bad, unknown) if dry_run else _published(call, done, bad)
 
 
 class _BadLines:
@@ -86,26 +116,54 @@ class _BadLines:
             self._call.out.note("... and more", "yellow")
 
 
-def _published(call: Call, done: "Published", bad: _BadLines, *, dry_run: bool) -> Answer:
+def _find_partitions(to: "Publisher", settings: "Settings") -> str:
+    """Ask the broker, if there is one; returns why it isn't known which partition a command would go to."""
+    from ledger.errors import BrokerUnavailable, TopicUnfit
+    from producer.client import KAFKAS, PARTITIONER
+
+    if not settings.kafka:
+        return "no broker is named"
+    if settings.kafka.get(PARTITIONER, KAFKAS[0]) not in KAFKAS:
+        return f"{PARTITIONER} isn't Kafka's own"
+    try:
+        to.connect(DRY_RUN_TIMEOUT_S)
+    except (BrokerUnavailable, TopicUnfit) as error:
+        return error.message
+    return ""
+
+
+def _planned(call: Call, done: "Published", bad: _BadLines, unknown: str) -> Answer:
     good = done.lines - done.bad
-    if dry_run:
-        call.out.say(
-            f"would publish {counted(good, 'command')} to {done.topic}; {counted(done.bad, 'bad line')}"
-        )
-    else:
-        where = f"{done.topic} ({counted(done.partitions, 'partition')})"
-        call.out.say(f"published {counted(done.published, 'command')} to {where} in {done.seconds:.1f} s")
-    if done.ids and not dry_run:
+    call.out.say(f"would publish {counted(good, 'command')} to {done.topic}; {counted(done.bad, 'bad line')}")
+    assert done.plan
+    lanes = sorted(done.plan.lanes.items())
+    if lanes:
+        call.out.table(("PARTITION", "COMMANDS"), [(at, count(commands)) for at, commands in lanes])
+    plan = {
+        "lanes": [{"partition": at, "commands": commands} for at, commands in lanes],
+        "commands": [each._asdict() for each in done.plan.first],
+        "unknown": unknown,
+    }
+    return Answer(_data(done, bad) | {"dry_run": True, "plan": plan}, error=_shortfall(done))
+
+
+def _published(call: Call, done: "Published", bad: _BadLines) -> Answer:
+    where = f"{done.topic} ({counted(done.partitions, 'partition')})"
+    call.out.say(f"published {counted(done.published, 'command')} to {where} in {done.seconds:.1f} s")
+    if done.ids:
         call.out.note(f"{count(done.ids_made)} ids made, kept in {done.ids}")
     if done.bad_file:
         call.out.note(f"{count(done.bad)} bad lines set aside in {done.bad_file}", "yellow")
-    data = {
-        "dry_run": dry_run, "topic": done.topic, "partitions": done.partitions, "lines": done.lines,
+    return Answer(_data(done, bad), next=call.onward("run --until-caught-up"), error=_shortfall(done))
+
+
+def _data(done: "Published", bad: _BadLines) -> dict[str, object]:
+    return {
+        "dry_run": False, "topic": done.topic, "partitions": done.partitions, "lines": done.lines,
         "published": done.published, **_account(done.tally), "bad": done.bad, "bad_lines": bad.shown,
         "ids_made": done.ids_made, "ids": done.ids, "bad_file": done.bad_file,
         "seconds": round(done.seconds, 3),
     }  # fmt: skip
-    return Answer(data, next="" if dry_run else call.onward("run --until-caught-up"), error=_shortfall(done))
 
 
 def _account(tally: "Tally") -> dict[str, object]:

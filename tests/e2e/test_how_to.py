@@ -130,6 +130,21 @@ def test_restore(reader, stockledger, applied, services):
         stockledger("run", "--until-caught-up")
 
 
+def test_partitioning(reader, stockledger, sender):
+    """Orders with their users, published in every way of the page: each counts once, and all are applied."""
+    sender.send(*shop(users=(), goods=(GOODS,)))
+    sender.flush()
+    stockledger("run", "--until-caught-up")
+    orders = [*shop(goods=()), *(buys(f"p{n}", GOODS) for n in range(20))]
+    (reader.folder / "orders.jsonl").write_text(lines(*orders))
+    how_to = HowTo(reader, page("partitioning.md"))
+    how_to.up_to("Hot goods")
+    assert stockledger("run", "--until-caught-up")["deliveries"]["applied"] == len(orders)
+    how_to.rest()
+    deliveries = stockledger("run", "--until-caught-up")["deliveries"]
+    assert (deliveries["applied"], deliveries["duplicate"]) == (0, 2 * len(orders))
+
+
 def test_rebuild(reader, stockledger, applied):
     """Planned, built thrice, rolled back; after `--drop-old` and `--cancel` one generation is left."""
     stockledger("project", "--until-caught-up")

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from producer.publisher import Publisher
+from producer.routing import Routing
 from producer.tally import Tally
 
 
@@ -13,6 +14,7 @@ class RecordingPublisher(Publisher):
 
     topic = "commands"
     partitions = 0
+    routing = Routing()
 
     def __init__(self, record: Path, source="shop", on_send=lambda count: None):
         self.source = source
@@ -20,7 +22,7 @@ class RecordingPublisher(Publisher):
         self._on_send = on_send
         self._sent = 0
 
-    def connect(self):
+    def connect(self, timeout_s=None):
         self.partitions = 4
 
     def post(self, ready, id, on_report=None):

@@ -218,3 +218,51 @@ def test_libpq_variables_are_shown_and_masked(monkeypatch):
     rows = shown(load())
     assert rows["libpq.host"] == ("db", "PGHOST")
     assert rows["libpq.password"] == ("****", "PGPASSWORD")
+
+
+# Routing
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [
+        ("85123A", ("85123A",)),
+        ("85123A, BANK CHARGES,茶", ("85123A", "BANK CHARGES", "茶")),
+        ('["a,b", "c"]', ("a,b", "c")),
+        (' ["["]', ("[",)),
+    ],
+)
+def test_hot_goods_are_a_list(env, text, ids):
+    """Ids between commas; one that holds a comma needs the JSON list. `config` shows it as it can be set."""
+    env(HOT_GOODS=text, PARTITION_BY="mixed")
+    settings = load()
+    assert settings.hot_goods == ids
+    rows = shown(settings)
+    assert rows["partition_by"] == ("mixed", "STOCKLEDGER_PARTITION_BY")
+    env(HOT_GOODS=rows["hot_goods"][0])
+    assert load().hot_goods == ids
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"HOT_GOODS": '["a", '}, "hot_goods from STOCKLEDGER_HOT_GOODS: is no JSON list"),
+        ({"HOT_GOODS": "[7]"}, "hot_goods from STOCKLEDGER_HOT_GOODS: Input should be a valid string"),
+        (
+            {"PARTITION_BY": "value"},
+            "partition_by from STOCKLEDGER_PARTITION_BY: Input should be 'goods', 'u",
+        ),
+        ({"HOT_BY": "split"}, "hot_by from STOCKLEDGER_HOT_BY: Input should be 'isolate' or 'spread'"),
+        ({"HOT_PARTITIONS": "0"}, "hot_partitions from STOCKLEDGER_HOT_PARTITIONS: Input should be greater"),
+        ({"HOT_PARTITIONS": "many"}, "hot_partitions from STOCKLEDGER_HOT_PARTITIONS: Input should be"),
+    ],
+)
+def test_a_routing_that_is_none_is_named(env, variables, named):
+    """The variable is named before anything connects."""
+    env(**variables)
+    assert refused().message.startswith(named)
+
+
+def test_an_option_of_routing_is_named_as_it_is_typed():
+    """An option's name has dashes, a setting's underscores."""
+    assert refused(partition_by="x").message.startswith("partition_by from --partition-by:")
