@@ -26,9 +26,10 @@ from ledger.rebuilding.rebuild import BUDGETS, Rebuilt, rebuild
 from ledger.store.connection import database
 from ledger.store.connection.database import Connection
 from ledger.store.connection.lending import ConnectionSource, Lender
-from ledger.store.reads import balance, history
+from ledger.store.reads import balance, history, recent
 from ledger.store.reads.balance import Balance, Change
 from ledger.store.reads.history import Moment, StockNow
+from ledger.store.reads.recent import SeveralLanes
 from ledger.store.schema import migrate
 from ledger.store.tables import (
     dead_letter,
@@ -66,6 +67,8 @@ class LedgerStatus:
     projections: list[GenerationProgress] = field(default_factory=list)
     cluster_id: str | None = None
     """The Kafka cluster whose logs these are; None as long as no worker has run."""
+    several_lanes: SeveralLanes = field(default_factory=SeveralLanes)
+    """The goods that came by several lanes lately."""
 
 
 class Ledger:
@@ -296,4 +299,5 @@ def _status(conn: Connection) -> LedgerStatus:
         dead_letters=dead_letter.totals(conn),
         projections=projection_state.progress(conn),
         cluster_id=identity.read(conn)[1],
+        several_lanes=recent.several_lanes(conn),
     )

@@ -12,9 +12,12 @@ from ledger.figures import counted
 from ledger.shell import command
 from ledger.store.connection import server
 from ledger.store.connection.database import Connection, faults
+from ledger.store.reads import history
 from ledger.store.schema import comparison, migrate
 from ledger.store.schema.rights import is_outside, way_to_write
 from ledger.store.tables import identity, lane
+from producer.partition_by import PartitionBy
+from producer.routing import Routing
 from stockledger.doctor.finding import FAIL, OK, WARN, Finding, Findings, attempt, is_local
 from stockledger.reports import standstill
 from stockledger.settings import Settings
@@ -68,6 +71,21 @@ def _examine(conn: Connection, settings: Settings, facts: TopicFacts | None) -> 
             yield Finding(WARN, "clock", found, "synchronise the clock of Postgres's server, and wait")
         yield from _identity(conn, settings, facts)
         yield from (yield from attempt("lanes", lambda: _lanes(conn, settings, facts))) or []
+    is_routed = settings.partition_by is not PartitionBy.GOODS or settings.hot_goods
+    if is_routed and (routing := (yield from attempt("routing", lambda: _routing(conn, settings, facts)))):
+        yield routing
+
+
+def _routing(conn: Connection, settings: Settings, facts: TopicFacts | None) -> Finding:
+    """Whether the settings make sense to a producer, and the ledger knows the goods that they name."""
+    routing = Routing.of(settings.partition_by, settings.hot_goods, settings.hot_by, settings.hot_partitions)
+    if facts:
+        routing.require(facts.name, facts.partitions)
+    listed = history.live(conn, routing.hot_goods).levels
+    if unlisted := [goods_id for goods_id in routing.hot_goods if goods_id not in listed]:
+        found = f"by mixed, but {unlisted[0]} was never listed ({counted(len(unlisted), 'such item')})"
+        return Finding(WARN, "routing", found, "correct hot_goods, or list the goods")
+    return Finding(OK, "routing", f"by {routing.partition_by}")
 
 
 def _transport(conn: Connection) -> Finding | None:

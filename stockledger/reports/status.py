@@ -73,6 +73,15 @@ class Status:
                 for lane in self.lanes
             ],
             "hidden": [each.as_json() for each in self.hidden],
+            "several_lanes": {
+                "goods": self.ledger.several_lanes.goods,
+                "of": self.ledger.several_lanes.of,
+                "entries": self.ledger.several_lanes.entries,
+                "examples": [
+                    {"goods_id": goods_id, "lanes": [lane._asdict() for lane in lanes]}
+                    for goods_id, lanes in self.ledger.several_lanes.examples
+                ],
+            },
             "projections": [vars(each) for each in self.ledger.projections],
         }
 

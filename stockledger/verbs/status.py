@@ -11,6 +11,7 @@ from stockledger.verb.exits import UsageError
 from stockledger.verb.waiting import Waiting
 
 if TYPE_CHECKING:
+    from ledger.store.reads.recent import GoodsLanes, SeveralLanes
     from stockledger.reports.status import Status
 
 WATCH_INTERVAL_S = 2.0
@@ -80,6 +81,8 @@ def _show(call: Call, found: "Status") -> None:
             call.out.say("-", lane.lane, lane.why)
     for warning in (*found.hidden, *found.still):
         call.out.say("warn", warning)
+    if several := found.ledger.several_lanes.examples:
+        _say_several(call, found.ledger.several_lanes, several[0])
     if found.ledger.projections:
         about = [
             (
@@ -93,6 +96,14 @@ def _show(call: Call, found: "Status") -> None:
             for each in found.ledger.projections
         ]
         call.out.table(("PROJECTION", "GENERATION", "STATUS", "POSITION", "LAG", "SECONDS"), about)
+
+
+def _say_several(call: Call, found: "SeveralLanes", first: "GoodsLanes") -> None:
+    lanes = ", ".join(str(lane.partition) for lane in first.lanes)
+    call.out.say(
+        f"{count(found.goods)} of {count(found.of)} goods came by several lanes lately",
+        f"{first.goods_id} by {lanes}",
+    )
 
 
 def _lag(records: int | None) -> str:

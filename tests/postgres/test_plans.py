@@ -21,7 +21,7 @@ from ledger.rebuilding import projector
 from ledger.rebuilding.projector import Projector, Told
 from ledger.store.connection import database
 from ledger.store.connection.copy import texts
-from ledger.store.reads import coverage, history, ranges
+from ledger.store.reads import coverage, history, ranges, recent
 from ledger.store.reads.ranges import Range
 from ledger.store.rules import audit, journal_rules, message_rules
 from ledger.store.tables import (
@@ -213,6 +213,12 @@ def hot(size: int) -> dict[str, tuple[str, Any, int]]:
         "a moment": (history.MOMENT, [middle], 10),
         "the end, proven": (history.END, [[middle]], 10),
         "live stock of a few goods": (history.LIVE, [goods], 400),
+        "the newest entries": (recent.NEWEST, {"offsets": 500, "entries": 500}, 60),
+        "goods on several lanes": (
+            recent.SEVERAL_LANES,
+            {"entries": 10, "goods": 1_000, "examples": 3},
+            60,
+        ),
         "conflicts of a range": (conflict.IN_RANGE, ["t", 2, size // 2, size // 2 + 100], 10),
         "dead letters of a range": (dead_letter.IN_RANGE, ["t", 1, size // 2, size // 2 + 100], 10),
         "entries of a lane": (journal.LANE_ROWS, ["t", 0, size // 2, size // 2 + 1000, size], 10),

@@ -19,7 +19,7 @@ CANARY = "canary-91bc"
 VERBS = [
     ["demo"], ["migrate"], ["doctor"], ["config"], ["publish"], ["run"], ["status"], ["outcome"], ["stock"],
     ["verify"], ["dlq", "list"], ["dlq", "show"], ["dlq", "redrive"], ["dlq", "discard"], ["gap", "list"],
-    ["gap", "accept"], ["why"], ["replay"], ["project"], ["rebuild"],
+    ["gap", "accept"], ["why"], ["hot"], ["replay"], ["project"], ["rebuild"],
     ["cache", "feed"], ["cache", "check"], ["cache", "prune"],
 ]  # fmt: skip
 OFFLINE = [["demo"]]
