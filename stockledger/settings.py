@@ -33,6 +33,7 @@ from ledger.domain.commands import KeyPart
 from ledger.errors import BadSettings, concealed
 from producer.librdkafka import SECRET, closest, dotted, is_secret, known, refusal
 from producer.partition_by import PARTITIONS_MAX, HotBy, PartitionBy
+from producer.routing import Routing
 
 PREFIX = "STOCKLEDGER_"
 KAFKA_PREFIX = f"{PREFIX}KAFKA_"
@@ -178,6 +179,10 @@ class Settings(BaseSettings):
                 remedy=f"export {KAFKA_PREFIX}BOOTSTRAP_SERVERS=127.0.0.1:9092",
             )
         return dict(self.kafka)
+
+    def routing(self) -> Routing:
+        """How commands are routed. Raises BadSettings where the settings of it don't fit together."""
+        return Routing.of(self.partition_by, self.hot_goods, self.hot_by, self.hot_partitions)
 
     def rows(self) -> list[ShownSetting]:
         """Every setting with its origin, fit to be shown: secrets are masked."""

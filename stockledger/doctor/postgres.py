@@ -17,7 +17,6 @@ from ledger.store.schema import comparison, migrate
 from ledger.store.schema.rights import is_outside, way_to_write
 from ledger.store.tables import identity, lane
 from producer.partition_by import PartitionBy
-from producer.routing import Routing
 from stockledger.doctor.finding import FAIL, OK, WARN, Finding, Findings, attempt, is_local
 from stockledger.reports import standstill
 from stockledger.settings import Settings
@@ -78,7 +77,7 @@ def _examine(conn: Connection, settings: Settings, facts: TopicFacts | None) -> 
 
 def _routing(conn: Connection, settings: Settings, facts: TopicFacts | None) -> Finding:
     """Whether the settings make sense to a producer, and the ledger knows the goods that they name."""
-    routing = Routing.of(settings.partition_by, settings.hot_goods, settings.hot_by, settings.hot_partitions)
+    routing = settings.routing()
     if facts:
         routing.require(facts.name, facts.partitions)
     listed = history.live(conn, routing.hot_goods).levels

@@ -20,6 +20,7 @@ def config(call: Call) -> Answer:
     data = {"settings": [row._asdict() for row in rows], "warnings": warnings}
     try:
         settings.conninfo()
+        settings.routing()
         if settings.kafka:
             settings.kafka_properties()
     except BadSettings as error:

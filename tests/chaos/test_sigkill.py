@@ -1,92 +1,26 @@
 """The promise against sudden death: workers killed at random moments, whatever they were doing."""
 
-import random
 import time
-from collections import Counter
 from contextlib import closing
-from signal import SIGKILL, SIGTERM
 
-import psycopg
 import pytest
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from producer.publisher import Publisher
 from tests.support import retail
 from tests.support.cli import Cli
-from tests.support.workers import Group, Process
+from tests.support.crew import Crew, short_session
+from tests.support.workers import Group
 
 PARTITIONS = 4
-WORKERS = 2
 STRIKES = 30
-BOTH = 0.2
-"""How likely a strike hits both workers at once."""
-AT_WORK = 0.6
-"""How likely a strike waits until something is being applied, and then hits the worker that does it."""
-PAUSE_MAX_S = 2.0
-SESSION_TIMEOUT_MS = 1_500
-"""As short as a busy machine bears: a dead member's lanes stand still for so long."""
+BATCH_PARTS = (800, 1_600, 3_200, 8_000)
+"""Small batches: so a worker is in a transaction most of the time, and the work outlasts the strikes."""
 KILLS_MIN = 20
 IN_TRANSACTION_MIN = 5
 
-# What the victim's database session is doing: between batches, or the statement of its transaction.
-PHASE = r"""
-SELECT CASE WHEN a.xact_start IS NULL THEN 'between batches'
-            ELSE 'in a transaction: ' || substring(a.query FROM '\s*(\w+( ledger\.\w+)?)') END
-FROM ledger.lane l JOIN pg_stat_activity a ON a.pid = l.backend_pid AND a.backend_start = l.backend_start
-WHERE l.owner_pid = %s LIMIT 1
-"""
-AT_WORK_NOW = """
-SELECT l.owner_pid FROM ledger.journal j JOIN ledger.lane l USING (topic, partition)
-ORDER BY j.position DESC LIMIT 1
-"""
 # A transaction takes its entry's number in its fence, and a number is never given back: each hole is a
 # transaction that ended behind its fence and before its commit.
 HOLES = "SELECT (SELECT last_value FROM ledger.entry_number) - (SELECT count(*) FROM ledger.journal)"
-
-
-class Crew:
-    """Workers, each a `stockledger run` of its own, that are killed and replaced at once."""
-
-    def __init__(self, group: Group, conn: psycopg.Connection, seed: int, deliveries: int) -> None:
-        self.phases: Counter[str] = Counter()  # in which phase the kills hit
-        self._group, self._conn, self._choose = group, conn, random.Random(seed)
-        # Small ones: so a worker is in a transaction most of the time, and the work outlasts the strikes.
-        self._batch_sizes = [max(1, deliveries // part) for part in (800, 1_600, 3_200, 8_000)]
-        self._workers = [self._start() for _ in range(WORKERS)]
-
-    def _start(self) -> Process:
-        return self._group.start("--batch", str(self._choose.choice(self._batch_sizes)))
-
-    def strike(self, step: int, published: int) -> None:
-        """At a random moment SIGKILL one worker or both, and start others in their place."""
-        victims = list(range(WORKERS))
-        self._choose.shuffle(victims)
-        if self._choose.random() < AT_WORK:
-            further = self._choose.randrange(step // 2)
-            goal = min(retail.delivered(self._conn) + further, published - step // 4)
-            retail.wait_for_deliveries(self._conn, goal)
-            time.sleep(self._choose.uniform(0, 0.02))
-            [(busy,)] = self._conn.execute(AT_WORK_NOW)
-            victims.sort(key=lambda number: self._workers[number].pid != busy)
-        else:
-            time.sleep(self._choose.uniform(0, PAUSE_MAX_S))
-        for number in victims[: WORKERS if self._choose.random() < BOTH else 1]:
-            self._kill(self._workers[number])
-            self._workers[number] = self._start()
-
-    def _kill(self, victim: Process) -> None:
-        row = self._conn.execute(PHASE, [victim.pid]).fetchone()
-        assert victim.alive, f"a worker ended by itself: {victim.logged[-5:]}"
-        victim.send(SIGKILL)
-        assert victim.ended() == -SIGKILL
-        self.phases[row[0] if row else "without a lane" if victim.said("ready") else "starting"] += 1
-
-    def stop(self) -> None:
-        """The last ones end as told."""
-        for worker in self._workers:
-            worker.send(SIGTERM)
-        assert [worker.ended() for worker in self._workers] == [0] * WORKERS
 
 
 @pytest.mark.real_kafka
@@ -115,7 +49,7 @@ def test_workers_killed_at_random_moments_change_nothing(
     group.catch_up()
     with closing(group), closing(group.connect()) as conn, Publisher(kafka, group.topic) as publisher:
         begun = time.monotonic()
-        crew = Crew(group, conn, seed, len(deliveries))
+        crew = Crew(group, conn, seed, [max(1, len(deliveries) // part) for part in BATCH_PARTS])
         for first in range(0, len(deliveries), step):
             retail.send(publisher, deliveries[first : first + step])
             crew.strike(step, len(setup) + first + step)
@@ -134,25 +68,3 @@ def test_workers_killed_at_random_moments_change_nothing(
     assert kills >= KILLS_MIN
     assert holes - retries >= IN_TRANSACTION_MIN, "too few kills hit an open transaction to prove anything"
     assert stockledger("verify", "--topic")["checks"][-1]["name"] == "topic"
-
-
-def short_session(group: Group, protocol: str) -> dict[str, str]:
-    """What the group's members need for the shortest session that is of use and that the broker grants."""
-    admin = AdminClient({**group.kafka, "log_level": "0"})
-    if protocol == "consumer":  # then it is the broker's business
-        timeout = ConfigEntry(
-            "consumer.session.timeout.ms",
-            str(SESSION_TIMEOUT_MS),
-            incremental_operation=AlterConfigOpType.SET,
-        )
-        resource = ConfigResource(ResourceType.GROUP, group.name, incremental_configs=[timeout])
-        try:
-            admin.incremental_alter_configs([resource])[resource].result(10)
-        except KafkaException as refused:
-            pytest.skip(f"the broker grants no session of {SESSION_TIMEOUT_MS} ms: {refused.args[0].str()}")
-        return {"group.protocol": "consumer"}
-    [broker] = list(admin.list_topics(timeout=10).brokers)[:1]
-    resource = ConfigResource(ResourceType.BROKER, str(broker))
-    settings = admin.describe_configs([resource])[resource].result(10)
-    timeout_ms = max(SESSION_TIMEOUT_MS, int(settings["group.min.session.timeout.ms"].value))
-    return {"session.timeout.ms": str(timeout_ms), "heartbeat.interval.ms": str(timeout_ms // 5)}

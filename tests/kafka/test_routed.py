@@ -1,5 +1,6 @@
 """Routing on a broker: what lands where, what is in order, and one effect however routing changes."""
 
+import json
 from collections import defaultdict
 from contextlib import closing
 from typing import Any
@@ -111,6 +112,70 @@ def test_hot_goods_have_their_partition_to_themselves(kafka, group_of):
         assert record.partition() == (own + share) % 4
         assert dict(record.headers())["ce_partitionkey"] == record.key()
         assert dict(record.headers())["ce_subject"] == b"tea"
+
+
+OPTIONS = [
+    [],
+    ["--partition-by", "user"],
+    ["--partition-by", "mixed", "--hot-goods", "tea", "--hot-goods", "g1", "--hot-partitions", "2"],
+    ["--partition-by", "mixed", "--hot-goods", "tea", "--hot-by", "spread"],
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=" ".join)
+def test_what_a_dry_run_says_is_where_commands_go(options, kafka, group_of, tmp_path):
+    """It asks the broker for the partitions and sends nothing; then publishing by the same options puts each
+    command where it was said, under the key that was said."""
+    group, file = group_of(), tmp_path / "orders.jsonl"
+    goods = [*(f"g{number}" for number in range(12)), "tea", "tea", "tea"]
+    lines = [buys(f"{n}-{at}", goods=each, user=f"u{n}") for n in range(3) for at, each in enumerate(goods)]
+    file.write_text("\n".join(map(json.dumps, [*shop(), *lines])))
+    planned = group.cli("publish", file, "--dry-run", *options)
+    assert not records_of(kafka, group.topic, 4)
+    assert (planned["partitions"], planned["published"], planned["plan"]["unknown"]) == (4, 0, "")
+    group.cli("publish", file, *options)
+    landed = records_of(kafka, group.topic, 4)
+    assert {each["partition"]: each["commands"] for each in planned["plan"]["lanes"]} == {
+        number: len(lane) for number, lane in landed.items()
+    }
+    where = {
+        dict(record.headers())["ce_id"].decode(): (record.key().decode(), number)
+        for number, lane in landed.items()
+        for record in lane
+    }
+    shown = planned["plan"]["commands"]
+    assert len(shown) == 20
+    assert [where[each["id"]] for each in shown] == [(each["key"], each["partition"]) for each in shown]
+
+
+def test_a_dry_run_needs_no_broker(group_of, tmp_path):
+    """Where none answers, or none is named, the partitions aren't known and it says why; with another
+    partitioner than Kafka's nobody but the client knows."""
+    file, cli = tmp_path / "orders.jsonl", group_of().cli
+    file.write_text(json.dumps(buys("1")))
+    for options, why in (
+        (["-X", "bootstrap.servers=127.0.0.1:1"], "nothing was published"),
+        (["-X", "partitioner=consistent"], "partitioner isn't Kafka's own"),
+        (["--topic", "no-such-topic"], "no-such-topic doesn't exist"),
+    ):
+        planned = cli("publish", file, "--dry-run", *options)
+        assert (planned["partitions"], planned["plan"]["lanes"]) == (0, [])
+        assert why in planned["plan"]["unknown"]
+        [command] = planned["plan"]["commands"]
+        assert (command["key"], command["partition"], command["why"]) == ("tea", None, "goods")
+    del cli.environment["STOCKLEDGER_KAFKA_BOOTSTRAP_SERVERS"]
+    assert cli("publish", file, "--dry-run")["plan"]["unknown"] == "no broker is named"
+
+
+def test_a_dry_run_refuses_what_could_not_be_published(group_of, tmp_path):
+    """More isolated partitions than the topic leaves, an id that can't be one: the errors of publishing."""
+    file, cli = tmp_path / "orders.jsonl", group_of().cli
+    file.write_text(json.dumps(buys("1")))
+    mixed = ["publish", file, "--dry-run", "--partition-by", "mixed", "--hot-goods"]
+    refused = cli(*mixed, "tea", "--hot-partitions", 4, exits=2)["error"]
+    assert "can't set 4 aside" in refused["message"]
+    assert "number 1 can't be" in cli(*mixed, " tea", exits=2)["error"]["message"]
+    assert "no hot goods are named" in cli(*mixed[:-1], exits=2)["error"]["message"]
 
 
 @pytest.mark.parametrize(

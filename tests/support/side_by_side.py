@@ -29,6 +29,7 @@ TOGETHER = {
 SPREAD = {
     "tests/chaos/test_sigkill.py",
     "tests/e2e/test_how_to.py",
+    "tests/e2e/test_routed_month.py",
     "tests/kafka/test_lifecycle.py",
     "tests/kafka/test_postgres_faults.py",
     "tests/kafka/test_unreachable_broker.py",

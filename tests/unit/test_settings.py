@@ -266,3 +266,13 @@ def test_a_routing_that_is_none_is_named(env, variables, named):
 def test_an_option_of_routing_is_named_as_it_is_typed():
     """An option's name has dashes, a setting's underscores."""
     assert refused(partition_by="x").message.startswith("partition_by from --partition-by:")
+
+
+def test_settings_of_routing_that_do_not_fit_together_are_refused(env):
+    """Each by itself can be one; together they say nothing, and `config` tells."""
+    env(PARTITION_BY="mixed")
+    with pytest.raises(BadSettings, match="no hot goods are named"):
+        load().routing()
+    env(PARTITION_BY="user", HOT_GOODS="tea")
+    with pytest.raises(BadSettings, match="hot_goods is given, but partition_by is user"):
+        load().routing()
