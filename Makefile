@@ -3,7 +3,7 @@
 
 BIN := .venv/bin
 COMPILE := uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
-	--custom-compile-command "make lock" pyproject.toml --extra demo --group build
+	--custom-compile-command "make lock" pyproject.toml --extra demo --extra gateway --group build
 
 WORKERS := 4
 OLDEST := -m "not slow" tests/postgres $(addprefix tests/kafka/test_,crash.py group.py postgres_faults.py) \

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
@@ -12,6 +13,7 @@ from ledger.answers import RecordedOutcome
 from ledger.domain.commands import PurchaseGoods
 from ledger.store.connection.lending import ConnectionSource
 from producer.arguments import message_key, require_key_part, seconds
+from producer.publisher import Publisher
 
 CLOSE_WAIT_S = 11.0
 """As long as the client may try to deliver what was ordered, and a second."""
@@ -22,7 +24,7 @@ class _Counter:
 
     def __init__(self, kafka: Mapping[str, Any], topic: str, source: str, dsn: ConnectionSource) -> None:
         self._source = require_key_part("source", source)
-        self._till = Till(kafka, topic, dsn)
+        self._till = Till(partial(Publisher, kafka, topic), topic, dsn)
 
     def close(self) -> None:
         self._till.close(CLOSE_WAIT_S)

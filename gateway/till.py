@@ -7,10 +7,9 @@ is waited for is the caller's: in a thread, or in an event loop, where it holds 
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar
 
 from gateway.sender import IN_DOUBT, REPEAT, UNSENT, Order, Sender, told
@@ -38,12 +37,13 @@ async def blocking(future: Future[Any], timeout_s: float) -> None:
     wait([future], max(timeout_s, 0))
 
 
-async def suspending(future: Future[Any], timeout_s: float) -> None:
-    """Wait in the event loop."""
+async def suspending(future: Future[Any], timeout_s: float, over: asyncio.Future[None] | None = None) -> None:
+    """Wait in the event loop, at most until `over` is done."""
     wrapped = asyncio.wrap_future(future)
     # It is looked at in `future`; asyncio warns of an exception that nobody looks at.
     wrapped.add_done_callback(lambda done: done.cancelled() or done.exception())
-    await asyncio.wait([wrapped], timeout=max(timeout_s, 0))
+    waits_for = [wrapped, *([over] if over else [])]
+    await asyncio.wait(waits_for, timeout=max(timeout_s, 0), return_when=asyncio.FIRST_COMPLETED)
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,13 @@ class Reply:
 
 
 class Till:
-    """Takes orders from any thread. Raises what `Ledger` and `Publisher` raise when they are made."""
+    """Takes orders from any thread. Raises what `Ledger` and `make` raise."""
 
-    def __init__(self, kafka: Mapping[str, Any], topic: str, source: ConnectionSource) -> None:
+    def __init__(self, make: Callable[[], Publisher], topic: str, source: ConnectionSource) -> None:
         self.topic = topic
         self._lender = Lender(source, "shop")
         try:
-            self.sender = Sender(partial(Publisher, kafka, topic))
+            self.sender = Sender(make)
         except BaseException:
             self._lender.close()
             raise
@@ -82,7 +82,7 @@ class Till:
         self, keys: Iterable[MessageKey], wait: Wait
     ) -> list[RecordedOutcome | LedgerError | None]:
         """What the register has for each of the keys; None: nothing."""
-        return await self._outcomes(keys, 0, wait)
+        return await self._outcomes(keys, 0, wait, must_be_answered=True)
 
     async def answers(self, orders: Sequence[Order], timeout_s: float, wait: Wait) -> list[Reply]:
         """What became of the orders by `timeout_s` from now. They are published in their order."""
@@ -110,20 +110,22 @@ class Till:
             order.delivered.cancel()
         sent = [_delivery(order) for order in orders]
         keys = [order.key for order, each in zip(orders, sent, strict=True) if each.receipt]
-        found = iter(await self._outcomes(keys, began + timeout_s - time.monotonic(), wait))
+        left_s = began + timeout_s - time.monotonic()
+        found = iter(await self._outcomes(keys, left_s, wait, must_be_answered=False))
         return [
             self._followed(order, each.receipt, next(found)) if each.receipt else each
             for order, each in zip(orders, sent, strict=True)
         ]
 
     async def _outcomes(
-        self, keys: Iterable[MessageKey], timeout_s: float, wait: Wait
+        self, keys: Iterable[MessageKey], timeout_s: float, wait: Wait, *, must_be_answered: bool
     ) -> list[RecordedOutcome | LedgerError | None]:
         asked = [self._watcher.outcome(key, timeout_s) for key in keys]
         until = time.monotonic() + max(timeout_s, 0) + GRACE_S
         for each in asked:
             await wait(each, until - time.monotonic())
-        return [_found(each) for each in asked]
+        is_late = must_be_answered or time.monotonic() >= until  # else the caller has ended the wait
+        return [_found(each, is_late) for each in asked]
 
     def _followed(self, order: Order, receipt: Receipt, found: RecordedOutcome | LedgerError | None) -> Reply:
         if found is None:
@@ -157,11 +159,11 @@ def _delivery(order: Order) -> Reply:
     return Reply(order.key, error=told(late, UNSENT if delivered.cancelled() else IN_DOUBT))
 
 
-def _found(asked: Future[RecordedOutcome]) -> RecordedOutcome | LedgerError | None:
+def _found(asked: Future[RecordedOutcome], is_late: bool) -> RecordedOutcome | LedgerError | None:
     """The outcome; None: there isn't one yet."""
     if not asked.done():
         asked.cancel()
-        return Unavailable(f"the database didn't answer within {GRACE_S} s")
+        return Unavailable(f"the database didn't answer within {GRACE_S} s") if is_late else None
     error = asked.exception()
     if error is None:
         return asked.result()

@@ -30,8 +30,10 @@ from stockledger.verbs import (
     rebuild,
     replay,
     run,
+    serve,
     status,
     stock,
+    token,
     verify,
     why,
 )
@@ -61,6 +63,7 @@ for panel, command in (
     (MOVE, publish.publish),
     (MOVE, run.run),
     (MOVE, project.project),
+    (MOVE, serve.serve),
     (ASK, status.status),
     (ASK, outcome.outcome),
     (ASK, stock.stock),
@@ -72,6 +75,7 @@ for panel, command in (
 ):
     app.command(rich_help_panel=panel)(command)
 app.add_typer(cache.app, name="cache", rich_help_panel=MOVE)
+app.add_typer(token.app, name="token", rich_help_panel=START)
 app.add_typer(dlq.app, name="dlq", rich_help_panel=REPAIR)
 app.add_typer(gap.app, name="gap", rich_help_panel=REPAIR)
 

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import (
@@ -129,6 +130,9 @@ class Settings(BaseSettings):
         le=PARTITIONS_MAX,
         description="of `mixed`: how many for all of `isolate` (1), for each of `spread` (all)",
     )
+    tokens: Path | None = Field(
+        None, description="the file of `serve`'s bearer tokens; without one it serves this machine alone"
+    )
     kafka: Annotated[dict[str, str], NoDecode] = Field(
         {}, description="any property of librdkafka, with underscores for dots in a variable"
     )
@@ -188,7 +192,7 @@ class Settings(BaseSettings):
         """Every setting with its origin, fit to be shown: secrets are masked."""
         named = [
             ShownSetting(name, str(getattr(self, name) or "-"), self.origin(name))
-            for name in ("topic", "group", "source", "partition_by")
+            for name in ("topic", "group", "source", "partition_by", "tokens")
         ]
         if self.hot_goods:
             hot = json.dumps(self.hot_goods, ensure_ascii=False), self.hot_by, self.hot_partitions or "-"

@@ -8,6 +8,7 @@ from functools import partial
 from consumer import admin, known_log
 from consumer.admin import TopicFacts
 from consumer.worker import WorkerSettings
+from gateway.till import Till
 from ledger.api import Ledger
 from ledger.errors import LedgerError, TopicReplaced, TopicUnfit
 from ledger.rebuilding.builder import Connect
@@ -109,6 +110,11 @@ def publisher(settings: Settings, *, connects: bool = True) -> Publisher:
         hot_by=settings.hot_by,
         hot_partitions=settings.hot_partitions,
     )
+
+
+def till(settings: Settings) -> Till:
+    """Publishes commands and waits for their outcomes; it connects at once. Raises Unavailable."""
+    return Till(partial(publisher, settings), settings.topic, settings.conninfo())
 
 
 def connections(settings: Settings, purpose: str) -> Connect:

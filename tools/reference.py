@@ -5,6 +5,7 @@ A part of a page that is made stands between two marks, `<!-- NAME: begin, made 
 what stands there is what would be made.
 """
 
+import json
 import re
 import tomllib
 from collections import defaultdict
@@ -39,6 +40,7 @@ def made() -> dict[Path, str]:
     texts = {file: file.read_text(encoding="utf-8") for file, _, _ in PARTS}
     for file, name, make in PARTS:
         texts[file] = replaced(texts[file], name, make())
+    texts[DOCS / "openapi.json"] = openapi()
     ledger = ROOT / "ledger/__init__.py"
     texts[ledger] = with_floors(ledger.read_text(encoding="utf-8"))
     return texts
@@ -60,6 +62,19 @@ def table(header: Sequence[str], rows: Sequence[Row]) -> str:
     return "\n".join(
         "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
     )
+
+
+# HTTP
+
+
+def openapi() -> str:
+    """The OpenAPI document, as `/openapi.json` has it."""
+    from gateway.app import application
+    from gateway.door import Door
+    from stockledger import version
+
+    made = application(Door(None, 1), version()).openapi()  # type: ignore[arg-type]
+    return json.dumps(made, indent=1, ensure_ascii=False) + "\n"
 
 
 # The command line

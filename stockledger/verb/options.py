@@ -1,6 +1,7 @@
 """Options that several verbs take, and what their values mean."""
 
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +17,10 @@ DAY_S = 86_400.0
 WAIT_TIMEOUT_S = 10.0
 MinPosition = Annotated[
     str | None, typer.Option(metavar=POSITION, help="Wait until the journal has come so far.")
+]
+TokensFile = Annotated[
+    Path | None,
+    typer.Option("--tokens", metavar="FILE", help="The tokens file; else STOCKLEDGER_TOKENS."),
 ]
 
 

@@ -16,7 +16,7 @@ from confluent_kafka import KafkaException
 from ledger.domain import commands, envelope
 from ledger.domain.delivery import Request
 from stockledger.embedded.cluster import binaries
-from stockledger.embedded.postgres import EmbeddedPostgres
+from stockledger.embedded.postgres import EmbeddedPostgres, free_port
 from tests.e2e.test_compose import compose as compose  # the fixture
 from tests.e2e.test_compose import projections_are_current
 from tests.support import pages
@@ -109,6 +109,22 @@ class Walk:
                 program = [sys.executable, "-c", self._addressed(block.text)]
                 assert self._start(program).wait(TIMEOUT_S) == 0, self.said()
 
+    def sells_over_http(self):
+        """The gateway of the README answers its request with an outcome, and ends at Ctrl-C."""
+        [block] = [block for block in blocks() if block.heading == "Over HTTP"]
+        serve, _, asks = block.text.replace("8080", str(port := free_port())).partition("\n")
+        script = [
+            f"{serve.partition(' #')[0]} --port {port} & served=$!",
+            f"curl -sSf --retry 300 --retry-delay 1 --retry-all-errors http://127.0.0.1:{port}/readyz",
+            asks,
+            "kill -INT $served; wait $served || [ $? = 130 ]",
+        ]
+        [dsn] = re.findall(r"^export STOCKLEDGER_DSN=(\S+)", README, re.MULTILINE)
+        kafka = {"STOCKLEDGER_KAFKA_BOOTSTRAP_SERVERS": self._kafka}
+        self.environment |= {"STOCKLEDGER_DSN": dsn, **kafka}
+        assert self._start(["bash", "-emc", "\n".join(script)]).wait(TIMEOUT_S) == 0, self.said()
+        assert '"id":"order-44","outcome":"applied"' in self.said()
+
     def ends(self):
         """At Ctrl-C, what goes on ends as interrupted."""
         self._process.communicate("\n", TIMEOUT_S)
@@ -127,7 +143,7 @@ def judge(walk, kafka, dsn):
     assert stockledger("outcome", "536365-1")["outcomes"][0]["outcome"] == "applied"
     assert stockledger("outcome", "order-42")["outcomes"][0]["outcome"] == "applied"
     assert stockledger("outcome", "order-43")["outcomes"][0]["outcome"] == "applied"
-    assert stockledger("stock", "85123A")["on_hand"] == 100 - 4 * 6
+    assert stockledger("stock", "85123A")["on_hand"] == 100 - 5 * 6
     assert stockledger("status")["deliveries"]["duplicate"] == 1
     projections_are_current(stockledger)
     assert "outcome='applied'" in walk.said().replace("<Outcome.APPLIED: 'applied'>", "'applied'")
@@ -148,6 +164,7 @@ def test_the_path_on_services_of_ones_own(services, tmp_path):
         try:
             walk.arrives()
             walk.runs_python()
+            walk.sells_over_http()
             judge(walk, kafka, f"postgresql://stockledger:stockledger@localhost:{server.port}/stockledger")
             walk.ends()
         finally:
@@ -168,6 +185,7 @@ def test_the_path_on_compose(compose, tmp_path_factory):
     try:
         walk.arrives()
         walk.runs_python()
+        walk.sells_over_http()
         judge(walk, kafka, f"postgresql://stockledger:stockledger@localhost:{port}/stockledger")
         walk.ends()
     finally:
@@ -183,7 +201,7 @@ def test_no_block_is_left_out():
         else block.language or block.heading
         for block in blocks()
     ]  # fmt: skip
-    assert set(kinds) == {"first screen", "path", "file", "python", "From any other language"}
+    assert set(kinds) == {"first screen", "path", "file", "python", "Over HTTP", "From any other language"}
     assert kinds.count("file") == 2
 
 

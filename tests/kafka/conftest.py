@@ -1,15 +1,18 @@
 """A topic, a ledger and a consumer group for each test; what needs control of a server skips without it."""
 
+import uuid
 from contextlib import contextmanager
 
 import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource
 
-from tests.support.publish import Publisher, shop
+from tests.conftest import database
+from tests.support.publish import Publisher, says, shop
 from tests.support.services import Unsupported
 from tests.support.workers import Group
 
 SESSION_TIMEOUT_MS = 1_500
+STOCK = 1_000
 
 
 @pytest.fixture(scope="session")
@@ -85,3 +88,21 @@ def supported():
             pytest.skip(str(why))
 
     return or_skip
+
+
+@pytest.fixture(scope="module")
+def open_shop(services, template_database, kafka):
+    """A ledger of the module's own: anna can buy tea, ben no more, and a worker applies what comes."""
+    name = f"commands-{uuid.uuid4().hex[:12]}"
+    services.kafka.create_topic(name, 2)
+    with database(services, name.replace("-", "_"), template_database) as made:
+        group = Group(services.postgres.dsn(made), kafka, name)
+        sender = Publisher(kafka, name)
+        closing = says("RegisterUser", "user-ben", user_id="ben"), says("CloseUser", "close", user_id="ben")
+        sender.send(*shop(stock=STOCK), *closing, partition=0)
+        sender.flush()
+        with group.running():
+            group.applies(sender)
+            yield group
+        group.close()
+    services.kafka.delete_topic(name)

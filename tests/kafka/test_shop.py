@@ -15,6 +15,7 @@ from ledger.domain.commands import MessageKey, PurchaseGoods
 from ledger.errors import BadSettings, BrokerUnavailable, TopicUnfit, Unavailable
 from producer.publisher import Publisher
 from stockledger.embedded.kafka import EmbeddedKafka
+from tests.support.doorstep import records
 from tests.support.forks import forked
 from tests.support.proxy import Proxy
 from tests.support.publish import says, shop
@@ -41,11 +42,6 @@ def shop_of(group, **properties):
     return Shop(
         {"bootstrap.servers": group.kafka["bootstrap.servers"], **properties}, group.topic, "web", group.dsn
     )
-
-
-def records(group):
-    """How many records the topic has."""
-    return sum(group.cli("status")["lanes"][partition]["log_end_offset"] for partition in range(2))
 
 
 def on_hand(group):

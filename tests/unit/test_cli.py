@@ -21,8 +21,9 @@ VERBS = [
     ["verify"], ["dlq", "list"], ["dlq", "show"], ["dlq", "redrive"], ["dlq", "discard"], ["gap", "list"],
     ["gap", "accept"], ["why"], ["hot"], ["replay"], ["project"], ["rebuild"],
     ["cache", "feed"], ["cache", "check"], ["cache", "prune"],
+    ["serve"], ["token", "add"], ["token", "list"], ["token", "revoke"],
 ]  # fmt: skip
-OFFLINE = [["demo"]]
+OFFLINE = [["demo"], ["token", "add"], ["token", "list"], ["token", "revoke"]]
 
 
 class Result(NamedTuple):
@@ -167,6 +168,11 @@ def test_help_needs_nothing_heavy():
         (["gap", "accept", "x"], "PARTITION"),
         (["status", "--watch", "--json"], "--watch"),
         (["config", "-X", "acks"], "name=value"),
+        (["token", "list"], "no tokens file"),
+        (["token", "add", "a", "--source", "b", "--rights", "fly", "--tokens", "c"], "no right fly"),
+        (["serve", "--source", "a", "--host", "0.0.0.0"], "this machine alone"),
+        (["serve", "--source", "a", "--tls-cert", "c.pem"], "--tls-key"),
+        (["serve"], "in whose name"),
     ],
 )
 def test_a_wrong_command_line_is_exit_2(stockledger, arguments, part):

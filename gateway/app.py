@@ -1,0 +1,79 @@
+"""The application: its endpoints, and what the framework refuses said in the same way as all else."""
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from gateway import orders
+from gateway.bodies import AliveBody, ReadyBody
+from gateway.described import ANYWHERE, SUMMARY, document, refusals
+from gateway.door import Door
+from gateway.orders import JSON
+from gateway.problem import MEDIA_TYPE, Problem, written
+from ledger.errors import LedgerError
+
+
+def application(door: Door, version: str) -> FastAPI:
+    """All endpoints of the door, without what `Guard` does before them."""
+    app = FastAPI(
+        title="stockledger",
+        version=version,
+        summary=SUMMARY,
+        docs_url=None,  # FastAPI's own pages load their scripts from elsewhere
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        separate_input_output_schemas=False,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    app.include_router(orders.routes(door))
+
+    @app.get("/livez", responses={200: {"model": AliveBody}, **refusals(*ANYWHERE)}, summary="Is it alive?")
+    async def livez() -> Response:
+        """It answers, so its loop moves. A database that is away doesn't make it dead."""
+        return Response(written(AliveBody().model_dump()), media_type=JSON)
+
+    @app.get(
+        "/readyz", responses={200: {"model": ReadyBody}, **refusals(*ANYWHERE, 503)}, summary="Can it sell?"
+    )
+    async def readyz() -> Response:
+        """Kafka and the database answer, and it isn't ending."""
+        await door.require_ready()
+        return Response(written(ReadyBody().model_dump()), media_type=JSON)
+
+    @app.get("/openapi.json", responses=refusals(*ANYWHERE), summary="This document")
+    async def openapi() -> Response:
+        """OpenAPI 3.1, as it is committed in docs/openapi.json."""
+        return Response(written(app.openapi()), media_type=JSON)
+
+    app.openapi = lambda: document(app)  # type: ignore[method-assign]
+
+    @app.exception_handler(Problem)
+    async def problem(_: Request, error: Problem) -> Response:
+        return _response(error)
+
+    @app.exception_handler(LedgerError)
+    async def fault(_: Request, error: LedgerError) -> Response:
+        return _response(Problem.of(error))
+
+    @app.exception_handler(HTTPException)
+    async def refused(_: Request, error: HTTPException) -> Response:
+        detail = {404: "there is no such path", 405: "this path has no such method"}
+        remedy = "see /openapi.json"
+        return _response(
+            Problem(
+                error.status_code, detail.get(error.status_code, str(error.detail)), remedy=remedy,
+                headers=error.headers,
+            )
+        )  # fmt: skip
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        return _response(Problem.bad(str(first["loc"][-1]), first["msg"]))
+
+    return app
+
+
+def _response(problem: Problem) -> Response:
+    return Response(written(problem.body), problem.status, problem.headers, MEDIA_TYPE)

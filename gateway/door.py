@@ -1,0 +1,76 @@
+"""What all endpoints share: the till, who may do what, how many wait, and how it all ends."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any
+
+from fastapi import Request
+
+from gateway.problem import Problem
+from gateway.till import Till, suspending
+from gateway.tokens import Caller, Right
+from ledger.domain.commands import MessageKey
+from ledger.errors import LedgerError
+
+PROBE = MessageKey("readyz", "readyz")
+
+
+class Door:
+    """One per process. `is_draining`: it was asked to end; what comes now had better go elsewhere."""
+
+    def __init__(self, till: Till, waiting_max: int) -> None:
+        self.till = till
+        self.is_draining = False
+        self._waiting = 0
+        self._waiting_max = waiting_max
+        self._over: asyncio.Future[None] | None = None
+
+    async def wait(self, future: Future[Any], timeout_s: float) -> None:
+        """Wait in the event loop, at most until all waiting is over."""
+        if self._over is None:
+            self._over = asyncio.get_running_loop().create_future()
+        await suspending(future, timeout_s, self._over)
+
+    def end_waiting(self) -> None:
+        """Whoever waits is told what is known by now."""
+        if self._over and not self._over.done():
+            self._over.set_result(None)
+
+    @contextmanager
+    def waiting(self, number: int) -> Iterator[None]:
+        """So many commands wait for their outcome. Raises Problem where too many do."""
+        if self._waiting and self._waiting + number > self._waiting_max:
+            raise Problem(
+                503, f"{self._waiting} commands wait already; this one was not published",
+                remedy="send the same again later", retryable=True,
+            )  # fmt: skip
+        self._waiting += number
+        try:
+            yield
+        finally:
+            self._waiting -= number
+
+    async def require_ready(self) -> None:
+        """Raise Problem if it is to end, or Kafka or the database doesn't answer."""
+        if self.is_draining:
+            raise Problem(503, "it is ending", remedy="send what comes next elsewhere", retryable=True)
+        [found] = await self.till.known([PROBE], self.wait)
+        if fault := found if isinstance(found, LedgerError) else self.till.sender.trouble:
+            raise Problem.of(fault)
+
+
+def may(*rights: Right) -> Callable[[Request], Awaitable[Caller]]:
+    """Who calls, who must have one of these rights."""
+
+    async def caller(request: Request) -> Caller:
+        found: Caller = request.state.caller
+        if not found.rights & {*rights}:
+            raise Problem(
+                403, f"{found.name} may not do this: it takes the right {' or '.join(rights)}",
+                remedy="use a token that has it",
+            )  # fmt: skip
+        return found
+
+    return caller

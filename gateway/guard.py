@@ -1,0 +1,216 @@
+"""Before any endpoint: whose host is meant, who comes, how often, and how much is sent.
+
+Whatever is refused is refused here before a byte of it is parsed. A body is read as a whole, within its limit
+and its time, so a slow or a dead client holds no thread and nothing but its own few kilobytes.
+"""
+
+import asyncio
+import ipaddress
+import time
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from gateway.problem import MEDIA_TYPE, Problem, written
+from gateway.tokens import Caller, Callers
+from ledger.errors import REPORT
+
+AsgiScope = MutableMapping[str, Any]
+AsgiEvent = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[AsgiEvent]]
+Send = Callable[[AsgiEvent], Awaitable[None]]
+Asgi = Callable[[AsgiScope, Receive, Send], Awaitable[None]]
+
+BODY_MAX = 64 * 1024
+BODY_WAIT_S = 10.0
+OPEN_PATHS = {"/livez", "/readyz", "/openapi.json"}
+HEADERS = [
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+]
+
+
+class DoorLog(Protocol):
+    """Who is told of what no client can be told; never a token, a body or an id."""
+
+    def failed(self, method: str, path: str, fault: BaseException) -> None:
+        """A request ended with a fault of this program."""
+        ...
+
+
+class Hosts:
+    """The names that requests may be for. An address in digits always is: no name can be rebound to it."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = {"localhost", *(name.lower().rstrip(".") for name in names)}
+
+    def require(self, host: str | None) -> None:
+        """Raise Problem where a name of somebody else's leads here, as in DNS rebinding."""
+        name = _name_of(host or "")
+        with suppress(ValueError):
+            ipaddress.ip_address(name)
+            return
+        if name not in self._names:
+            raise Problem.bad(
+                "Host",
+                "isn't a name of this gateway",
+                remedy="use its address, or start it with --allow-host",
+            )
+
+
+def _name_of(host: str) -> str:
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.rpartition(":")[0].lower().rstrip(".") if ":" in host else host.lower().rstrip(".")
+
+
+@dataclass
+class Bucket:
+    """So many requests a second, and as many at once."""
+
+    per_s: float
+    left: float = field(init=False)
+    filled_at: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.left = max(self.per_s, 1.0)
+
+    def take(self) -> bool:
+        """Whether there is room for one more."""
+        now = time.monotonic()
+        self.left = min(self.left + (now - self.filled_at) * self.per_s, max(self.per_s, 1.0))
+        self.filled_at = now
+        if self.left < 1:
+            return False
+        self.left -= 1
+        return True
+
+
+class Guard:
+    """ASGI around the application; `in_hand` is how many requests it is at work on."""
+
+    def __init__(self, app: Asgi, hosts: Hosts, callers: Callers, per_s: float, log: DoorLog) -> None:
+        self._app = app
+        self._hosts = hosts
+        self._callers = callers
+        self._per_s = per_s
+        self._buckets: dict[str, Bucket] = {}
+        self._log = log
+        self.in_hand = 0
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        answering = _Answering(send)
+        self.in_hand += 1
+        try:
+            await self._serve(scope, receive, answering)
+        except Problem as problem:
+            await answering.refuse(problem)
+        except Exception as fault:  # noqa: BLE001 (else the server would log it, with all that it quotes)
+            self._log.failed(scope["method"], _template(scope), fault)
+            if not answering.began:
+                await answering.refuse(Problem(500, f"a bug: {type(fault).__name__}", remedy=REPORT))
+        finally:
+            self.in_hand -= 1
+
+    async def _serve(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        headers = _headers(scope)
+        self._hosts.require(headers.get("host"))
+        if scope["path"] not in OPEN_PATHS:
+            caller = self._caller(headers.get("authorization"))
+            if not self._buckets.setdefault(caller.name, Bucket(self._per_s)).take():
+                raise Problem(
+                    429, f"{caller.name} asks more often than {self._per_s:g} times a second",
+                    remedy="ask again later, and more slowly", retryable=True,
+                )  # fmt: skip
+            scope.setdefault("state", {})["caller"] = caller
+        body = await _body(headers.get("content-length"), receive)
+        await self._app(scope, _replayed(body, receive), send)
+
+    def _caller(self, authorization: str | None) -> Caller:
+        scheme, _, token = (authorization or "").partition(" ")
+        caller = self._callers.find(token.strip() if scheme.lower() == "bearer" else None)
+        if caller is None:
+            raise Problem(
+                401, "no token that is known here", remedy="send a token as: Authorization: Bearer",
+                headers={"WWW-Authenticate": 'Bearer realm="stockledger"'},
+            )  # fmt: skip
+        return caller
+
+
+def _headers(scope: AsgiScope) -> dict[str, str]:
+    """The headers by name. Raises Problem where one that we judge by is there twice."""
+    found: dict[str, str] = {}
+    for name, value in scope["headers"]:
+        key = name.decode("latin-1").lower()
+        if key in found and key in ("host", "authorization", "content-type", "idempotency-key"):
+            raise Problem.bad(key, "is there more than once")
+        found[key] = value.decode("latin-1")
+    return found
+
+
+async def _body(length: str | None, receive: Receive) -> bytes:
+    """All of the body. Raises Problem for one that is too large, or takes too long."""
+    too_large = Problem(413, f"a body has at most {BODY_MAX} bytes", remedy="send it in parts")
+    if length and length.isdigit() and int(length) > BODY_MAX:
+        raise too_large
+    body: bytes = b""
+    try:
+        async with asyncio.timeout(BODY_WAIT_S):
+            while True:
+                event = await receive()
+                if event["type"] == "http.disconnect":
+                    raise Problem.bad("", "the connection ended before the body did")
+                body += bytes(event.get("body", b""))
+                if len(body) > BODY_MAX:
+                    raise too_large
+                if not event.get("more_body"):
+                    return body
+    except TimeoutError:
+        raise Problem(
+            408,
+            f"the body didn't come within {BODY_WAIT_S:g} s",
+            retryable=True,
+            headers={"Connection": "close"},
+        ) from None
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """Gives the body once more, as one piece, and then what comes after it."""
+    whole: list[AsgiEvent] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> AsgiEvent:
+        return whole.pop() if whole else await receive()
+
+    return replay
+
+
+def _template(scope: AsgiScope) -> str:
+    """The endpoint's path as it is documented: what a client put into it belongs into no log."""
+    return str(getattr(scope.get("route"), "path", "unknown"))
+
+
+class _Answering:
+    """Sends, with the headers that every answer has, and knows whether it has begun."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.began = False
+
+    async def __call__(self, event: AsgiEvent) -> None:
+        if event["type"] == "http.response.start":
+            self.began = True
+            event["headers"] = [*event["headers"], *HEADERS]
+        await self._send(event)
+
+    async def refuse(self, problem: Problem) -> None:
+        """Answer with the problem."""
+        text = written(problem.body)
+        headers = {"content-type": MEDIA_TYPE, "content-length": str(len(text)), **problem.headers}
+        encoded = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
+        await self({"type": "http.response.start", "status": problem.status, "headers": encoded})
+        await self({"type": "http.response.body", "body": text})

@@ -1,0 +1,124 @@
+"""The server around the application: it listens, and it ends in time with every request in hand answered.
+
+When it is asked to end, `/readyz` says so for a moment while all else goes on. Then whoever still waits is
+told what is known by then, and the port is closed.
+"""
+
+import asyncio
+import logging
+import socket
+import ssl
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import uvicorn
+
+from gateway.app import application
+from gateway.door import Door
+from gateway.guard import DoorLog, Guard, Hosts
+from gateway.till import Till
+from gateway.tokens import Callers
+from ledger.errors import BadSettings
+from ledger.signals import LOOK_INTERVAL_S, Asked
+
+DRAIN_LEAST_S = 1.0
+"""`/readyz` says 503 for as long as that before the port is closed."""
+DRAIN_MOST_S = 2.5
+CLOSE_WAIT_S = 0.5
+BACKLOG = 2048
+KEEP_ALIVE_S = 30
+
+
+@dataclass(frozen=True)
+class ServerTerms:
+    """Where it listens, and what it bears."""
+
+    host: str
+    port: int
+    hosts: tuple[str, ...] = ()
+    certificate: Path | None = None
+    key: Path | None = None
+    per_s: float = 1000.0
+    waiting_max: int = 1000
+
+
+class ServerLog(DoorLog, Protocol):
+    """Who is told how it goes."""
+
+    def ready(self, address: str) -> None:
+        """It listens there."""
+        ...
+
+    def ending(self, in_hand: int) -> None:
+        """It was asked to end, with so many requests in hand."""
+        ...
+
+
+def serve(
+    till: Till, callers: Callers, terms: ServerTerms, version: str, stop: Asked, log: ServerLog
+) -> None:
+    """Answer requests until `stop` is set. Raises BadSettings where it can't listen there."""
+    door = Door(till, terms.waiting_max)
+    guard = Guard(application(door, version), Hosts([terms.host, *terms.hosts]), callers, terms.per_s, log)
+    listening = _listening(terms)
+    with listening:
+        asyncio.run(_serve(guard, door, terms, listening, stop, log))
+
+
+def _listening(terms: ServerTerms) -> socket.socket:
+    family = socket.AF_INET6 if ":" in terms.host else socket.AF_INET
+    try:
+        return socket.create_server((terms.host, terms.port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise BadSettings(
+            f"can't listen on {terms.host} port {terms.port}: {error.strerror}",
+            remedy="choose another address with --host and --port",
+        ) from None
+
+
+async def _serve(
+    guard: Guard, door: Door, terms: ServerTerms, listening: socket.socket, stop: Asked, log: ServerLog
+) -> None:
+    server = uvicorn.Server(
+        uvicorn.Config(
+            guard,
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=1,
+            ssl_certfile=terms.certificate,
+            ssl_keyfile=terms.key,
+        )
+    )
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # it quotes what it can't read
+    try:
+        server.config.load()
+    except (OSError, ssl.SSLError) as error:
+        raise BadSettings(
+            f"the certificate or its key can't be used: {error}",
+            remedy="give both as openssl writes them",
+        ) from None
+    running = asyncio.create_task(server.serve([listening]))
+    port = listening.getsockname()[1]
+    scheme = "https" if terms.certificate else "http"
+    host = f"[{terms.host}]" if ":" in terms.host else terms.host
+    while not server.started and not running.done():
+        await asyncio.sleep(LOOK_INTERVAL_S)
+    log.ready(f"{scheme}://{host}:{port}")
+    while not stop.is_set() and not running.done():
+        await asyncio.sleep(LOOK_INTERVAL_S)
+    door.is_draining = True
+    log.ending(guard.in_hand)
+    began = time.monotonic()
+    while (passed := time.monotonic() - began) < DRAIN_MOST_S and (guard.in_hand or passed < DRAIN_LEAST_S):
+        await asyncio.sleep(LOOK_INTERVAL_S)
+    door.end_waiting()
+    server.should_exit = True
+    await running

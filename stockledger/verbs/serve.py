@@ -1,0 +1,124 @@
+"""`serve`: the HTTP door."""
+
+import ipaddress
+import signal
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ledger.errors import AGAIN, BadSettings
+from stockledger.verb.call import Answer, Call, verb
+from stockledger.verb.exits import Interrupted, UsageError
+from stockledger.verb.options import LogFormat, TokensFile, per_second
+
+if TYPE_CHECKING:
+    from gateway.tokens import Callers
+    from stockledger.settings import Settings
+
+EXTRA = "pip install 'stockledger[gateway]'"
+CLOSE_WAIT_S = 0.5
+PEM = typer.Option(metavar="FILE", help="Serve HTTPS: the certificate and its chain, in PEM.")
+
+
+@verb(topic=True)
+def serve(
+    call: Call,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, metavar="N", help="0: any that is free.")] = 8080,
+    source: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Who buys, where there is no tokens file.")
+    ] = None,
+    tokens: TokensFile = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option("--allow-host", metavar="NAME", help="A name by which it is called; repeatable."),
+    ] = None,
+    tls_cert: Annotated[Path | None, PEM] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The certificate's key, in PEM.")
+    ] = None,
+    rate: Annotated[
+        float, typer.Option(parser=per_second, metavar="N", help="Requests a second, for each token.")
+    ] = 1000.0,
+    waiting: Annotated[
+        int, typer.Option(min=1, max=100_000, metavar="N", help="The most commands that wait at once.")
+    ] = 1000,
+    log_format: Annotated[LogFormat, typer.Option(help="Of the logs on stderr.")] = LogFormat.AUTO,
+) -> Answer:
+    """Serve HTTP: buy, send commands, ask what became of them. Until stopped.
+
+    Any number of these may run side by side; they keep nothing. Without a tokens file it listens on this
+    machine alone, and whoever calls may do everything.
+    """
+    from consumer.log import logger
+    from ledger import signals
+    from stockledger import version
+    from stockledger.wiring import till
+
+    settings = call.settings(source=source, tokens=str(tokens) if tokens else None)
+    log = _Log(logger(log_format.value))
+    if (tls_cert is None) != (tls_key is None):
+        raise UsageError("--tls-cert and --tls-key go together", remedy="stockledger serve --help")
+    try:
+        from gateway.server import ServerTerms, serve
+    except ImportError as missing:
+        raise BadSettings(f"serve needs the package {missing.name}", remedy=EXTRA) from None
+    callers = _callers(settings, host, log)
+    terms = ServerTerms(host, port, tuple(allow_host or ()), tls_cert, tls_key, rate, waiting)
+    with signals.asked() as stop:
+        made = till(settings)
+        try:
+            signals.in_time(lambda: serve(made, callers, terms, version(), stop, log), stop)
+        finally:
+            made.close(CLOSE_WAIT_S)
+    error = Interrupted("interrupted", remedy=AGAIN) if stop.number == signal.SIGINT else None
+    call.out.say("served", log.address)
+    return Answer({"address": log.address}, error=error)
+
+
+def _callers(settings: "Settings", host: str, log: "_Log") -> "Callers":
+    """Who may come: whom the tokens file names, else anybody on this machine."""
+    from gateway.tokens import Caller, Callers, Right
+
+    if settings.tokens:
+        return Callers(settings.tokens, None, log.unreadable)
+    if not _is_loopback(host):
+        raise BadSettings(
+            f"without a tokens file it serves this machine alone, and {host} can be reached by others",
+            remedy="stockledger token add shop --source shop --rights buy,read --tokens tokens.json",
+        )
+    if settings.source is None:
+        raise BadSettings("nobody says in whose name is bought", remedy="stockledger serve --source shop")
+    return Callers(None, Caller("anybody", settings.source, frozenset(Right)), log.unreadable)
+
+
+def _is_loopback(host: str) -> bool:
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
+
+
+class _Log:
+    """How it goes, as logs like those of `run`; never a token, a body, or what a client put into a path."""
+
+    def __init__(self, log: Any) -> None:
+        self._log = log
+        self.address = ""
+
+    def ready(self, address: str) -> None:
+        self.address = address
+        self._log.info("ready", address=address)
+
+    def ending(self, in_hand: int) -> None:
+        self._log.info("ending", in_hand=in_hand)
+
+    def unreadable(self, error: BadSettings) -> None:
+        self._log.error("tokens", cause=error.message, code=error.code, next=error.remedy)
+
+    def failed(self, method: str, path: str, fault: BaseException) -> None:
+        at, where = fault.__traceback__, ""
+        while at is not None:
+            where, at = f"{at.tb_frame.f_code.co_filename}:{at.tb_lineno}", at.tb_next
+        self._log.error("failed", method=method, path=path, fault=type(fault).__name__, at=where)
