@@ -263,6 +263,10 @@ class Ledger:
             )
         )
 
+    def topics(self) -> list[str]:
+        """The command topics that the ledger has lanes in, by name."""
+        return self._lender.ask(lane.topics)
+
     def gaps(self) -> list[RecordedGap]:
         """All gaps, lane by lane in offset order."""
         return self._lender.ask(gap.listed)

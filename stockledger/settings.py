@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import (
@@ -32,6 +33,7 @@ from pydantic_settings import (
 
 from ledger.domain.commands import KeyPart
 from ledger.errors import BadSettings, concealed
+from ledger.shell import command
 from producer.librdkafka import SECRET, closest, dotted, is_secret, known, refusal
 from producer.partition_by import PARTITIONS_MAX, HotBy, PartitionBy
 from producer.routing import Routing
@@ -45,10 +47,15 @@ ELSEWHERE = {"group.id": f"--group or {PREFIX}GROUP"}
 """Properties that another setting owns."""
 
 
-def _topic(name: str) -> str:
-    if not re.fullmatch("[a-zA-Z0-9._-]{1,249}", name) or name in (".", ".."):
-        raise ValueError("must be 1 to 249 of the characters a-z A-Z 0-9 . _ -")
-    return name
+def _topics(text: str) -> str:
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if not re.fullmatch("[a-zA-Z0-9._-]{1,249}", name) or name in (".", ".."):
+            which = f"{name[:249]!r} " if len(names) > 1 else ""
+            raise ValueError(f"{which}must be 1 to 249 of the characters a-z A-Z 0-9 . _ -")
+        if names.count(name) > 1:
+            raise ValueError(f"{name} is named twice")
+    return ",".join(names)
 
 
 def _list(given: object) -> object:
@@ -63,7 +70,7 @@ def _list(given: object) -> object:
         raise ValueError('is no JSON list, which looks like ["85123A", "22423"]') from None
 
 
-Topic = Annotated[str, AfterValidator(_topic)]
+Topics = Annotated[str, AfterValidator(_topics)]
 GoodsList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_list)]
 Group = Annotated[str, StringConstraints(min_length=1, max_length=249)]
 
@@ -104,8 +111,9 @@ class Settings(BaseSettings):
         SecretStr(""),
         description="Postgres, as a URL or as `host=... dbname=...`; else libpq's own `PG*` variables",
     )
-    topic: Topic = Field(
-        "purchase-commands", description="the command topic: 1 to 249 of `a-z A-Z 0-9 . _ -`"
+    topic: Topics = Field(
+        "purchase-commands",
+        description="the command topic: 1 to 249 of `a-z A-Z 0-9 . _ -`; several with a comma between them",
     )
     group: Group = Field(
         "stockledger", description="the consumer group: 1 to 249 characters; a ledger has one"
@@ -156,6 +164,21 @@ class Settings(BaseSettings):
     def origin(self, name: str) -> str:
         """Where a setting, or a Kafka property, came from."""
         return self._origins.get(name, DEFAULT)
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The names of the command topics, at least one."""
+        return tuple(self.topic.split(","))
+
+    def only_topic(self, verb: str, *given: object) -> str:
+        """The one topic that `verb`, with what it was given, is about. Raises BadSettings for several."""
+        if len(self.topics) > 1:
+            raise BadSettings(
+                f"{self.origin('topic')} names {len(self.topics)} topics ({', '.join(self.topics)}), "
+                "and this is about one of them",
+                remedy=command(f"{verb} --topic {quote(self.topics[0])}", *given),
+            )
+        return self.topic
 
     def conninfo(self) -> str:
         """The DSN; empty leaves everything to libpq's `PG*`. Raises BadSettings, which doesn't quote it."""

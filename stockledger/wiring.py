@@ -41,8 +41,8 @@ def ledger(settings: Settings) -> Ledger:
     return Ledger(settings.conninfo())
 
 
-def created_topic(settings: Settings, partitions: int) -> TopicFacts:
-    """The command topic, made unless it exists, once it can be described. One that exists is left alone.
+def created_topic(settings: Settings, topic: str, partitions: int) -> TopicFacts:
+    """The topic, made unless it exists, once it can be described. One that exists is left alone.
 
     Raises TopicReplaced where the ledger has lanes in a topic of this name that was deleted: a new one is
     another log, and would be refused.
@@ -50,20 +50,20 @@ def created_topic(settings: Settings, partitions: int) -> TopicFacts:
     kafka = settings.kafka_properties()
     with ledger_database(settings, "migrate") as conn:
         known = known_log.read(conn)
-    if known.lanes(settings.topic):
-        return known.inspect(kafka, settings.topic)
-    admin.create(kafka, settings.topic, partitions)
+    if known.lanes(topic):
+        return known.inspect(kafka, topic)
+    admin.create(kafka, topic, partitions)
     deadline = time.monotonic() + SPREAD_TIMEOUT_S
     while True:
         try:
-            return admin.inspect(kafka, settings.topic)
+            return admin.inspect(kafka, topic)
         except TopicUnfit:  # another broker than the one that made it may not know it yet
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
 
 
-def require_known_topic(settings: Settings) -> None:
+def require_known_topic(settings: Settings, topic: str) -> None:
     """Raise TopicReplaced where the ledger has read another log of the topic's name: nobody would read it.
 
     Who publishes need not have a ledger at hand. So only the one that the settings name is asked, and where
@@ -74,8 +74,8 @@ def require_known_topic(settings: Settings) -> None:
     try:
         with ledger_database(settings, "publish") as conn:
             known = known_log.read(conn)
-        if known.lanes(settings.topic):
-            known.inspect(settings.kafka_properties(), settings.topic)
+        if known.lanes(topic):
+            known.inspect(settings.kafka_properties(), topic)
     except TopicReplaced:
         raise
     except LedgerError:
@@ -89,7 +89,7 @@ def worker_settings(
     return WorkerSettings(
         dsn=settings.conninfo(),
         kafka=settings.kafka_properties(),
-        topics=(settings.topic,),
+        topics=settings.topics,
         group=settings.group,
         start=start,
         until_caught_up=until_caught_up,
@@ -97,13 +97,13 @@ def worker_settings(
     )
 
 
-def publisher(settings: Settings, *, connects: bool = True) -> Publisher:
-    """The producer client of the command topic; it connects at the first send."""
+def publisher(settings: Settings, topic: str, *, connects: bool = True) -> Publisher:
+    """The producer client of the topic; it connects at the first send."""
     named = connects or settings.kafka  # a dry run needs no broker, but the client wants the name of one
     kafka = settings.kafka_properties() if named else {BOOTSTRAP: "nowhere"}
     return Publisher(
         kafka,
-        settings.topic,
+        topic,
         settings.source or "",
         partition_by=settings.partition_by,
         hot_goods=settings.hot_goods,
@@ -112,9 +112,9 @@ def publisher(settings: Settings, *, connects: bool = True) -> Publisher:
     )
 
 
-def till(settings: Settings) -> Till:
+def till(settings: Settings, topic: str) -> Till:
     """Publishes commands and waits for their outcomes; it connects at once. Raises Unavailable."""
-    return Till(partial(publisher, settings), settings.topic, settings.conninfo())
+    return Till(partial(publisher, settings, topic), topic, settings.conninfo())
 
 
 def connections(settings: Settings, purpose: str) -> Connect:

@@ -22,8 +22,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
     """The findings, each as soon as it is made."""
     yield from _program()
     yield from _on_the_command_line(settings)
-    facts = yield from kafka.examine(settings)
-    yield from postgres.examine(settings, facts)
+    topics = yield from kafka.examine(settings)
+    yield from postgres.examine(settings, topics)
 
 
 def verdict(findings: Iterable[Finding]) -> LedgerError | None:

@@ -3,6 +3,7 @@
 import socket
 import time
 from collections.abc import Iterator
+from functools import partial
 
 from consumer import admin, group
 from consumer.admin import TopicFacts
@@ -20,28 +21,31 @@ TRUSTING = {"enable.ssl.certificate.verification": "false", "ssl.endpoint.identi
 """Properties, and the value with which TLS hides what is said, but not from whom."""
 
 
-def examine(settings: Settings) -> Findings[TopicFacts | None]:
-    """The findings; returns the topic if Kafka answered."""
+def examine(settings: Settings) -> Findings[list[TopicFacts]]:
+    """The findings; returns the topics that Kafka described."""
     kafka = yield from attempt("settings", settings.kafka_properties)
     if kafka is None:
-        return None
+        return []
     reached = [_reach(address.strip()) for address in kafka.get(BOOTSTRAP, "").split(",") if address.strip()]
     yield from reached
     yield _transport(kafka)
     if reached and all(finding.unreachable for finding in reached):
-        return None  # asking for the cluster would wait for what isn't there
+        return []  # asking for the cluster would wait for what isn't there
     cluster = yield from attempt("cluster", lambda: _cluster(kafka), "make the broker lines above ok first")
     if cluster is None:
-        return None
+        return []
     yield cluster
     known = postgres.known(settings)
-    facts = yield from attempt("topic", lambda: known.inspect(kafka, settings.topic))
-    if facts:
-        yield from _topic(facts)
-        joinable = yield from attempt("group", lambda: _group(kafka, settings))
-        if joinable:
-            yield joinable
-    return facts
+    topics = []
+    for name in settings.topics:
+        if facts := (yield from attempt("topic", partial(known.inspect, kafka, name))):
+            topics.append(facts)
+            yield Finding(OK, "topic", f"{name}, {facts.partitions} partitions, id {facts.topic_id}")
+            which = f"{name}: " if len(settings.topics) > 1 else ""
+            yield from (each._replace(found=which + each.found) for each in _topic(facts))
+    if topics and (joinable := (yield from attempt("group", lambda: _group(kafka, settings.group, topics)))):
+        yield joinable
+    return topics
 
 
 def _reach(address: str) -> Finding:
@@ -106,12 +110,12 @@ def _cluster(kafka: dict[str, str]) -> Finding:
     )
 
 
-def _group(kafka: dict[str, str], settings: Settings) -> Finding:
-    return Finding(OK, "group", group.examine(kafka, settings.group, [settings.topic]))
+def _group(kafka: dict[str, str], name: str, topics: list[TopicFacts]) -> Finding:
+    return Finding(OK, "group", group.examine(kafka, name, [facts.name for facts in topics]))
 
 
 def _topic(facts: TopicFacts) -> Iterator[Finding]:
-    yield Finding(OK, "topic", f"{facts.name}, {facts.partitions} partitions, id {facts.topic_id}")
+    """What the topic is set to."""
     if "compact" in facts.cleanup_policy:
         found = f"{facts.cleanup_policy}: Kafka would remove commands that were never applied"
         yield Finding(FAIL, "cleanup.policy", found, f"set cleanup.policy=delete on {facts.name}")

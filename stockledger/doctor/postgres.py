@@ -25,12 +25,12 @@ from stockledger.wiring import database, ledger_database
 MIGRATE = "stockledger migrate"
 
 
-def examine(settings: Settings, facts: TopicFacts | None) -> Iterator[Finding]:
-    """The findings; `facts` is the topic if Kafka answered."""
+def examine(settings: Settings, topics: list[TopicFacts]) -> Iterator[Finding]:
+    """The findings; `topics` are those that Kafka described."""
 
     def look() -> list[Finding]:
         with database(settings, "doctor") as conn, faults():
-            return list(_examine(conn, settings, facts))
+            return list(_examine(conn, settings, topics))
 
     yield from (
         yield from attempt("postgres", look, "start the server, or correct the DSN (`stockledger config`)")
@@ -46,7 +46,7 @@ def known(settings: Settings) -> KnownLogs:
         return KnownLogs([], None)
 
 
-def _examine(conn: Connection, settings: Settings, facts: TopicFacts | None) -> Iterator[Finding]:
+def _examine(conn: Connection, settings: Settings, topics: list[TopicFacts]) -> Iterator[Finding]:
     yield from _server(conn)
     if durability := (yield from attempt("durability", lambda: _durability(conn))):
         yield durability
@@ -68,17 +68,17 @@ def _examine(conn: Connection, settings: Settings, facts: TopicFacts | None) -> 
         if (ahead_s := server.ahead_s(conn)) > 0:
             found = f"{server.AHEAD_MEANS}: {ahead_s:.0f} s"
             yield Finding(WARN, "clock", found, "synchronise the clock of Postgres's server, and wait")
-        yield from _identity(conn, settings, facts)
-        yield from (yield from attempt("lanes", lambda: _lanes(conn, settings, facts))) or []
+        yield from _identity(conn, settings, topics)
+        yield from (yield from attempt("lanes", lambda: _lanes(conn, settings, topics))) or []
     is_routed = settings.partition_by is not PartitionBy.GOODS or settings.hot_goods
-    if is_routed and (routing := (yield from attempt("routing", lambda: _routing(conn, settings, facts)))):
+    if is_routed and (routing := (yield from attempt("routing", lambda: _routing(conn, settings, topics)))):
         yield routing
 
 
-def _routing(conn: Connection, settings: Settings, facts: TopicFacts | None) -> Finding:
+def _routing(conn: Connection, settings: Settings, topics: list[TopicFacts]) -> Finding:
     """Whether the settings make sense to a producer, and the ledger knows the goods that they name."""
     routing = settings.routing()
-    if facts:
+    for facts in topics:
         routing.require(facts.name, facts.partitions)
     listed = history.live(conn, routing.hot_goods).levels
     if unlisted := [goods_id for goods_id in routing.hot_goods if goods_id not in listed]:
@@ -155,7 +155,7 @@ def _original(conn: Connection) -> list[Finding]:
     return []
 
 
-def _identity(conn: Connection, settings: Settings, facts: TopicFacts | None) -> Iterator[Finding]:
+def _identity(conn: Connection, settings: Settings, topics: list[TopicFacts]) -> Iterator[Finding]:
     group, cluster_id = identity.read(conn)
     if group is None:
         yield Finding(
@@ -166,25 +166,24 @@ def _identity(conn: Connection, settings: Settings, facts: TopicFacts | None) ->
     if group != settings.group:
         found = f"the ledger belongs to the group {group}, the settings say {settings.group}"
         yield Finding(FAIL, "identity", found, f"set STOCKLEDGER_GROUP={group}")
-    elif facts and facts.cluster_id != cluster_id:
-        found = f"the ledger was begun on the cluster {cluster_id}, this broker's is {facts.cluster_id}"
+    elif topics and topics[0].cluster_id != cluster_id:
+        found = f"the ledger was begun on the cluster {cluster_id}, this broker's is {topics[0].cluster_id}"
         yield Finding(FAIL, "identity", found, "correct bootstrap.servers, or use another database")
     else:
         yield Finding(OK, "identity", f"group {group}, cluster {cluster_id}")
 
 
-def _lanes(conn: Connection, settings: Settings, facts: TopicFacts | None) -> list[Finding]:
+def _lanes(conn: Connection, settings: Settings, topics: list[TopicFacts]) -> list[Finding]:
     """Whether Kafka still has what the ledger reads next, and is the log that it has read so far."""
-    if facts is None:
-        return []
-    known, kafka = known_log.read(conn), settings.kafka_properties()
-    rows = known.lanes_of(facts)
+    known = known_log.read(conn)
+    rows = [row for facts in topics for row in known.lanes_of(facts)]
     if not rows:
         return []
-    marks, wrong = known.compare(kafka, [facts])
+    kafka = settings.kafka_properties()
+    marks, wrong = known.compare(kafka, topics)
     faults = [*wrong.values(), *marks.silent.values()]
     found = [
-        *(Finding(WARN, "lanes", str(each), command("run --topic", facts.name))
+        *(Finding(WARN, "lanes", str(each), command("run --topic", each.lane.topic))
           for each in standstill.find(rows, marks.known, again=lambda: lane.read_all(conn))),
         *(Finding(WARN, "transactions", str(each), each.remedy)
           for each in hidden.hidden(kafka, marks.known)),

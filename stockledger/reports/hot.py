@@ -110,18 +110,20 @@ class Heat:
 OF_GOODS, OF_USERS = "ListGoods", "RegisterUser"
 
 
-def look(settings: Settings, records: int, progress: Callable[[str, int, int], None]) -> Heat | None:
-    """Count the deliveries of the newest entries that took so many offsets; None where there are none.
+def look(
+    settings: Settings, topic: str, records: int, progress: Callable[[str, int, int], None]
+) -> Heat | None:
+    """Count the topic's deliveries of the newest entries that took so many offsets; None if there are none.
 
     Raises what `Ledger.status` raises, and BrokerUnavailable, TopicUnfit or TopicReplaced.
     """
-    kafka, name = settings.kafka_properties(), settings.topic
+    kafka = settings.kafka_properties()
     with ledger_database(settings, "hot") as conn:
-        ranges = [each for each in recent.newest(conn, records) if each.lane.topic == name]
+        ranges = [each for each in recent.newest(conn, records) if each.lane.topic == topic]
         known = known_log.read(conn)
     if not ranges:
         return None
-    facts = known.inspect(kafka, name)
+    facts = known.inspect(kafka, topic)
     read = known_log.KnownRecords(kafka, known)
     lanes: defaultdict[Subject, Counter[int]] = defaultdict(Counter)
     others: Counter[int] = Counter()

@@ -7,7 +7,7 @@ moves does.
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from consumer.admin import Marks
 from ledger.domain.delivery import Lane
@@ -26,6 +26,11 @@ class Still(NamedTuple):
     waiting: int
     last_moved_at: datetime | None
     owner: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        """As `--json` shows it."""
+        return {**self.lane._asdict(), "waiting": self.waiting, "last_moved_at": self.last_moved_at,
+                "owner": self.owner}  # fmt: skip
 
     def __str__(self) -> str:
         since = f"hasn't moved since {instant(self.last_moved_at)}" if self.last_moved_at else "never moved"

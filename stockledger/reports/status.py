@@ -6,12 +6,12 @@ from datetime import datetime
 from typing import Any
 
 from consumer import hidden
-from consumer.admin import Marks
+from consumer.admin import Marks, TopicFacts
 from consumer.hidden import Hidden
 from consumer.known_log import KnownLogs
 from ledger.api import Ledger, LedgerStatus
 from ledger.domain.delivery import Lane
-from ledger.errors import LedgerError
+from ledger.errors import LedgerError, TopicReplaced, TopicUnfit
 from stockledger.reports import standstill
 from stockledger.reports.standstill import Still
 from stockledger.settings import Settings
@@ -47,7 +47,10 @@ class Status:
 
     @property
     def lag(self) -> int | None:
-        """Records of the topic that aren't applied yet; None where that isn't known of each of its lanes."""
+        """Records that aren't applied yet, in all topics of the ledger and the settings.
+
+        None where that isn't known of each lane of the topics that the settings name.
+        """
         return None if self.fault else sum(lane.lag or 0 for lane in self.lanes)
 
     def as_json(self) -> dict[str, Any]:
@@ -82,26 +85,38 @@ class Status:
                     for goods_id, lanes in self.ledger.several_lanes.examples
                 ],
             },
+            "still": [each.as_json() for each in self.still],
             "projections": [vars(each) for each in self.ledger.projections],
         }
 
 
 def read(ledger: Ledger, settings: Settings) -> Status:
-    """Ask both; Kafka's silence is a part of the answer. Raises what `Ledger.status` raises."""
+    """Ask both; Kafka's silence is a part of the answer. Raises what `Ledger.status` raises.
+
+    The ledger's lanes in topics that the settings don't name are looked at, too: perhaps nobody applies them.
+    What is wrong with those is shown, and is no fault.
+    """
     stored = ledger.status()
-    name = settings.topic
+    known = KnownLogs(stored.lanes, stored.cluster_id)
+    topics: list[TopicFacts] = []
+    gone: dict[str, LedgerError] = {}
     try:
         kafka = settings.kafka_properties()
-        known = KnownLogs(stored.lanes, stored.cluster_id)
-        marks, faults = known.compare(kafka, [known.inspect(kafka, name, ANSWER_TIMEOUT_S)])
+        for name in dict.fromkeys((*settings.topics, *(row.topic for row in stored.lanes))):
+            try:
+                topics.append(known.inspect(kafka, name, ANSWER_TIMEOUT_S))
+            except (TopicReplaced, TopicUnfit) as error:
+                gone[name] = error
+        marks, wrong = known.compare(kafka, topics)
         waits = hidden.hidden(kafka, marks.known)
     except LedgerError as error:
         return Status(stored, _lanes(stored, {}, {}), error)
-    faults |= marks.silent
+    faults = {row.lane: gone[row.topic] for row in stored.lanes if row.topic in gone}
+    faults = {**faults, **wrong, **marks.silent}
+    named = [gone[name] for name in settings.topics if name in gone]
+    named += [fault for lane, fault in faults.items() if lane.topic in settings.topics]
     still = standstill.find(stored.lanes, marks.known, again=lambda: ledger.status().lanes)
-    return Status(
-        stored, _lanes(stored, marks.known, faults), next(iter(faults.values()), None), waits, still
-    )
+    return Status(stored, _lanes(stored, marks.known, faults), next(iter(named), None), waits, still)
 
 
 def _lanes(

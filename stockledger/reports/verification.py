@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from consumer import known_log
-from consumer.admin import inspect, watermarks
+from consumer.admin import watermarks
 from consumer.hidden import Hidden, hidden
 from consumer.known_log import KnownRecords
+from ledger.domain.delivery import Lane
 from ledger.errors import LedgerError
 from ledger.figures import count
 from ledger.store.connection.database import Connection
@@ -71,8 +72,9 @@ def run_checks(call: Call, options: VerifyOptions) -> Answer:
             checks.append(check)
             _show(call, check)
         bad = [check for check in checks if not check.ok]
-        waits = _say_hidden(call, settings, known.in_use) if options.topic and known.in_use else []
         left = raw.left_behind if raw else {}
+        readable = [row.lane for row in known.rows if row.lane not in left]
+        waits = _say_hidden(call, settings, readable) if raw else []
         for lane, fault in left.items():
             call.out.say("warn", f"{'topic':13}", f"{lane}: its records count as gone; {fault.message}")
         taken = anchor_at(conn, looked_at.tip) if options.anchor and not bad else None
@@ -92,11 +94,10 @@ def run_checks(call: Call, options: VerifyOptions) -> Answer:
     return Answer(data, error=_mismatch(options, checks, bad) if bad else None)
 
 
-def _say_hidden(call: Call, settings: Settings, topic: str) -> list[Hidden]:
-    """What the topic holds that nobody could compare yet."""
+def _say_hidden(call: Call, settings: Settings, lanes: list[Lane]) -> list[Hidden]:
+    """What these lanes hold that nobody could compare yet."""
     kafka = settings.kafka_properties()
-    facts = inspect(kafka, topic)
-    waits = hidden(kafka, watermarks(kafka, facts.lanes).known)
+    waits = hidden(kafka, watermarks(kafka, lanes).known)
     for each in waits:
         call.out.say("warn", f"{'topic':13}", each)
     return waits

@@ -51,8 +51,12 @@ PropertiesOption = Annotated[
 ]
 
 
+TopicsOption = Annotated[
+    list[str] | None,
+    typer.Option("--topic", metavar="NAME", help="A command topic; repeatable. Else STOCKLEDGER_TOPIC."),
+]
 TopicOption = Annotated[
-    str | None,
+    list[str] | None,  # or the first of two would be dropped in silence
     typer.Option("--topic", metavar="NAME", help="The command topic; else STOCKLEDGER_TOPIC."),
 ]
 GroupOption = Annotated[
@@ -81,7 +85,7 @@ class Call:
     dsn: str | None = None
     properties: tuple[str, ...] = ()
     names: Mapping[str, str | None] = field(default_factory=dict)
-    """What `--topic` and `--group` said."""
+    """What `--topic` and `--group` said; several topics with a comma between them, as in the environment."""
 
     def settings(self, **options: object) -> "Settings":
         """The settings, with the verb's own options (None: not given) before the environment."""
@@ -90,19 +94,26 @@ class Call:
         return load({"dsn": self.dsn, **self.names, **options}, self.properties)
 
     def onward(self, verb: str, *given: object) -> str:
-        """The command line that usually follows, about the same topic and group."""
-        named = [f"--{name} {quote(value)}" for name, value in self.names.items() if value is not None]
+        """The command line that usually follows, about the same topics and group."""
+        named = [
+            f"--{name} {quote(part)}"
+            for name, value in self.names.items()
+            if value is not None
+            for part in (value.split(",") if name == "topic" else [value])
+        ]
         return command(" ".join([verb, *named]), *given)
 
 
 def verb(
-    *, connects: bool = True, topic: bool = False, group: bool = False
+    *, connects: bool = True, topic: bool = False, topics: bool = False, group: bool = False
 ) -> Callable[[Callable[..., Answer]], Callable[..., None]]:
     """Make a function a verb. One that `connects` takes `--dsn` and `-X`; all take `--json` and `--debug`.
 
-    One that reads or writes the command topic takes its name, one that acts for the group the group's.
+    One that reads or writes command topics takes their names; one that is about a single `topic` asks the
+    settings for the `only_topic`. One that acts for the group takes the group's.
     """
-    named = ({"topic": TopicOption} if topic else {}) | ({"group": GroupOption} if group else {})
+    named: dict[str, Any] = {"topic": TopicsOption} if topics else {"topic": TopicOption} if topic else {}
+    named |= {"group": GroupOption} if group else {}
 
     def decorate(function: Callable[..., Answer]) -> Callable[..., None]:
         def run(
@@ -114,6 +125,8 @@ def verb(
             **own: Any,
         ) -> None:
             names = {name: own.pop(name) for name in named}
+            if "topic" in names:
+                names["topic"] = ",".join(names["topic"]) if names["topic"] else None
             call = Call(Output(json=json), dsn, tuple(properties or ()), names)
             raise typer.Exit(conclude(call.out, debug, lambda: function(call, **own)))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ledger.figures import count, counted
-from stockledger.verb.address import Address, parse, written
+from stockledger.verb.address import Address, Addresses, parse
 from stockledger.verb.call import Answer, Call, flag, verb
 from stockledger.verb.exits import NotFound, SomeFailed, UsageError
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ledger.api import Ledger
     from ledger.store.tables.dead_letter import DeadLetter, Heading
     from stockledger.reports.prospects import Prospect
+    from stockledger.settings import Settings
 
 app = typer.Typer(
     help="Records that are no valid command: list, show, redrive, discard.", no_args_is_help=True
@@ -24,8 +25,9 @@ app = typer.Typer(
 
 Records = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[RECORD]...", help="As `dlq list` shows them: PARTITION@OFFSET."),
+    typer.Argument(metavar="[RECORD]...", help="As `dlq list` shows them."),
 ]
+RECORD = "PARTITION@OFFSET, or TOPIC[PARTITION]@OFFSET; as `dlq list` shows it."
 Code = Annotated[str | None, typer.Option(metavar="CODE", help="Those with this code.")]
 All = Annotated[bool, flag("--all", "All that are parked.")]
 Yes = Annotated[bool, flag("--yes", "Do it; without this, only say what would be done.")]
@@ -41,7 +43,7 @@ class Which(StrEnum):
 
 
 @app.command("list")
-@verb(topic=True)
+@verb(topics=True)
 def list_(
     call: Call,
     code: Code = None,
@@ -60,11 +62,11 @@ def list_(
         found = book.dead_letters(
             status=None if status is Which.ALL else LetterStatus(status.value), code=code
         )
-        repaired = book.repaired()
+        repaired, addresses = book.repaired(), _addresses(book, settings)
     status_of = {(d.lane, d.offset): REPAIRED for d in found if (d.lane, d.offset) in repaired}
     rows = [
         (
-            written(d.lane, d.offset, settings.topic),
+            addresses.written(d.lane, d.offset),
             status_of.get((d.lane, d.offset), d.status.value),
             d.code,
             d.key,
@@ -80,18 +82,15 @@ def list_(
 
 
 @app.command()
-@verb(topic=True)
-def show(
-    call: Call, record: Annotated[str, typer.Argument(metavar="RECORD", help="PARTITION@OFFSET.")]
-) -> Answer:
+@verb(topics=True)
+def show(call: Call, record: Annotated[str, typer.Argument(metavar="RECORD", help=RECORD)]) -> Answer:
     """One dead letter, byte for byte, and whether this version could read it."""
     from stockledger.reports.dead_letters import as_bytes, status_of, summary
     from stockledger.wiring import ledger
 
-    settings = call.settings()
-    address = parse(record, settings.topic)
+    address, settings = parse(record), call.settings()
     with ledger(settings) as book:
-        found = _existing(book, address, settings.topic)
+        found = _existing(book, address, _addresses(book, settings))
         status = status_of(book, found)
     headers, now = found.record.headers or [], _now(found)
     for name, value in (
@@ -108,7 +107,7 @@ def show(
 
 
 @app.command()
-@verb(topic=True, group=True)
+@verb(topics=True, group=True)
 def redrive(
     call: Call, records: Records = None, code: Code = None, all_: All = False, yes: Yes = False
 ) -> Answer:
@@ -122,9 +121,10 @@ def redrive(
     from stockledger.wiring import ledger
 
     settings = call.settings()
-    choice = _Choice(records or [], code, all_, settings.topic)
+    choice = _Choice(records or [], code, all_)
     with ledger(settings) as book:
-        letters = choice.letters(book)
+        addresses = _addresses(book, settings)
+        letters = choice.letters(book, addresses)
         seen = [prospects.prospect(book, letter) for letter in letters]
         counts = Counter(seen)
         worthy = [d for d, each in zip(letters, seen, strict=True) if not each.stays]
@@ -135,11 +135,11 @@ def redrive(
             return Answer(data, next=call.onward(f"dlq redrive {choice.text} --yes") if worthy else "")
         done, fault = prospects.redrive(settings, book, worthy)
     for letter in done:
-        call.out.say("redriven", written(letter.lane, letter.offset, settings.topic), letter.code)
+        call.out.say("redriven", addresses.written(letter.lane, letter.offset), letter.code)
     _explain(call, counts)
     if not fault and Prospect.UNSENDABLE in seen:
         odd = letters[seen.index(Prospect.UNSENDABLE)]
-        where = written(odd.lane, odd.offset, settings.topic)
+        where = addresses.written(odd.lane, odd.offset)
         fault = SomeFailed(
             f"{counted(counts[Prospect.UNSENDABLE], 'record')} not sent, the first of them {where}: "
             "the name of a header isn't UTF-8; publish the command anew with its id",
@@ -169,7 +169,7 @@ def _explain(call: Call, counts: "Counter[Prospect]") -> None:
 
 
 @app.command()
-@verb(topic=True)
+@verb(topics=True)
 def discard(
     call: Call, records: Records = None, code: Code = None, all_: All = False, yes: Yes = False
 ) -> Answer:
@@ -179,9 +179,10 @@ def discard(
     from stockledger.wiring import ledger
 
     settings = call.settings()
-    choice = _Choice(records or [], code, all_, settings.topic)
+    choice = _Choice(records or [], code, all_)
     with ledger(settings) as book:
-        letters = choice.letters(book)
+        addresses = _addresses(book, settings)
+        letters = choice.letters(book, addresses)
         codes = Counter(letter.code for letter in letters)
         data: dict[str, Any] = {"dry_run": not yes, "records": len(letters), "codes": codes}
         if not yes:
@@ -191,7 +192,7 @@ def discard(
             return Answer(data, next=call.onward(f"dlq discard {choice.text} --yes") if letters else "")
         done = [letter for letter in letters if book.mark(letter, LetterStatus.DISCARDED)]
     for letter in done:
-        call.out.say("discarded", written(letter.lane, letter.offset, settings.topic), letter.code)
+        call.out.say("discarded", addresses.written(letter.lane, letter.offset), letter.code)
     missed = len(letters) - len(done)
     error = None
     if missed:
@@ -205,37 +206,45 @@ def discard(
 class _Choice:
     """The parked letters that the command line means. Raises UsageError if it means none."""
 
-    def __init__(self, records: list[str], code: str | None, all_: bool, topic: str) -> None:
+    def __init__(self, records: list[str], code: str | None, all_: bool) -> None:
         if not records and not code and not all_:
             raise UsageError(
                 "which ones? Name records, or say --code CODE or --all", remedy="stockledger dlq list"
             )
         options = [*(["--code", code] if code else []), *(["--all"] if all_ else [])]
         self.text = shlex.join([*records, *options])
-        self._addresses = sorted({parse(text, topic) for text in records})
-        self._code, self._topic = code, topic
+        self._named = [parse(text) for text in records]
+        self._code = code
 
-    def letters(self, book: "Ledger") -> "Sequence[Heading | DeadLetter]":
+    def letters(self, book: "Ledger", addresses: Addresses) -> "Sequence[Heading | DeadLetter]":
         """The letters, in the order of lanes and offsets. Raises NotFound where a named one isn't parked."""
         from ledger.store.tables.dead_letter import LetterStatus
 
-        if not self._addresses:
+        if not self._named:
             return book.dead_letters(status=LetterStatus.PARKED, code=self._code)
-        found = [_existing(book, address, self._topic) for address in self._addresses]
+        letters = [_existing(book, address, addresses) for address in self._named]
+        by_place = {(letter.lane, letter.offset): letter for letter in letters}
+        found = [by_place[place] for place in sorted(by_place)]
         for letter in found:
             if letter.status is not LetterStatus.PARKED:
-                where = written(letter.lane, letter.offset, self._topic)
+                where = addresses.written(letter.lane, letter.offset)
                 raise NotFound(
                     f"the record {where} isn't parked but {letter.status}", remedy="stockledger dlq list"
                 )
         return [letter for letter in found if self._code in (None, letter.code)]
 
 
-def _existing(book: "Ledger", address: Address, topic: str) -> "DeadLetter":
-    found = book.dead_letter(*address)
+def _addresses(book: "Ledger", settings: "Settings") -> Addresses:
+    """How records are named here: the ledger may have read topics that the settings don't name."""
+    return Addresses([*settings.topics, *book.topics()])
+
+
+def _existing(book: "Ledger", address: Address, addresses: Addresses) -> "DeadLetter":
+    place = addresses.read(address)
+    found = book.dead_letter(*place)
     if found is None:
         raise NotFound(
-            f"the record {written(*address, topic)} is no dead letter",
+            f"the record {addresses.written(*place)} is no dead letter",
             remedy="stockledger dlq list --status all",
         )
     return found

@@ -3,7 +3,7 @@
 from stockledger.verb.call import Answer, Call, verb
 
 
-@verb(topic=True, group=True)
+@verb(topics=True, group=True)
 def doctor(call: Call) -> Answer:
     """Look at all the ledger stands on; say what to fix."""
     from stockledger.doctor.examination import examine, verdict

@@ -9,6 +9,7 @@ import typer
 
 from ledger.errors import LedgerError
 from ledger.figures import count, counted
+from ledger.shell import command
 from stockledger.verb.call import Answer, Call, flag, verb
 from stockledger.verb.exits import NotFound
 
@@ -23,7 +24,7 @@ app = typer.Typer(help="Offsets that were never applied: list them, accept a los
 
 
 @app.command("list")
-@verb(topic=True)
+@verb(topics=True)
 def list_(call: Call) -> Answer:
     """The gaps on record, and those that wait for somebody to accept them."""
     from stockledger.wiring import ledger
@@ -51,7 +52,8 @@ def list_(call: Call) -> Answer:
         for each in recorded
     ]  # fmt: skip
     call.out.table(("LANE", "FIRST", "NEXT", "RECORDS", "CAUSE", "ACCEPTED BY", "SINCE"), [*rows, *lost])
-    follow = call.onward("gap accept", waiting[0].lane.partition) if waiting else ""
+    first = waiting[0].lane if waiting else None
+    follow = command(f"gap accept {first.partition} --topic", first.topic) if first else ""
     data = {"gaps": [_recorded_json(each) for each in recorded], "waiting": [_json(each) for each in waiting]}
     return Answer(data, next=follow, error=fault)
 
@@ -77,16 +79,15 @@ def accept(
     from stockledger.wiring import ledger_database
 
     settings = call.settings()
+    topic = settings.only_topic("gap accept", partition)
     who = by or f"{pwd.getpwuid(os.getuid()).pw_name}@{socket.gethostname()}"
     with ledger_database(settings, "gap") as conn:
         found = [
-            g
-            for g in gaps.pending(conn, settings.kafka_properties(), settings.topic)
-            if g.lane.partition == partition
+            g for g in gaps.pending(conn, settings.kafka_properties(), topic) if g.lane.partition == partition
         ]
         if not found:
             raise NotFound(
-                f"{settings.topic}[{partition}] has no gap that waits",
+                f"{topic}[{partition}] has no gap that waits",
                 remedy=call.onward("gap list"),
             )
         gap = found[0]
@@ -102,15 +103,19 @@ def accept(
 
 
 def _waiting(settings: "Settings") -> "tuple[list[PendingGap], LedgerError | None]":
-    """The gaps that wait, and why they aren't known where they aren't."""
+    """The gaps of all topics that wait, and why one's aren't known where they aren't."""
     from consumer import gaps
     from stockledger.wiring import database
 
-    try:
-        with database(settings, "gap") as conn:
-            return gaps.pending(conn, settings.kafka_properties(), settings.topic), None
-    except LedgerError as error:
-        return [], error
+    found: list[PendingGap] = []
+    fault = None
+    for topic in settings.topics:
+        try:
+            with database(settings, "gap") as conn:
+                found += gaps.pending(conn, settings.kafka_properties(), topic)
+        except LedgerError as error:
+            fault = fault or error
+    return found, fault
 
 
 def _json(gap: "PendingGap") -> dict[str, Any]:

@@ -32,11 +32,12 @@ def hot(
     from stockledger.wiring import ledger
 
     settings = call.settings()
+    topic = settings.only_topic("hot")
     with call.out.progress() as advance:
-        heat = look(settings, records, advance)
+        heat = look(settings, topic, records, advance)
     if heat is None:
         raise NotFound(
-            f"nothing of {settings.topic} was applied lately that Kafka still has",
+            f"nothing of {topic} was applied lately that Kafka still has",
             remedy=call.onward("run --until-caught-up"),
         )
     with ledger(settings) as book:

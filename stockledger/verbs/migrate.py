@@ -1,39 +1,33 @@
-"""`migrate`: the schema, the roles and the topic."""
+"""`migrate`: the schema, the roles and the topics."""
 
 import time
 from typing import Annotated, Any
 
 import typer
 
-from ledger.shell import command
 from stockledger.verb.call import Answer, Call, flag, verb
 from stockledger.verb.exits import SomeFailed, UsageError
 
 
-@verb()
+@verb(topics=True)
 def migrate(
     call: Call,
     check: Annotated[bool, flag("--check", "Only say whether it is needed; exit 1 if so.")] = False,
     print_: Annotated[bool, flag("--print", "Only print all migrations as one SQL script.")] = False,
-    topic: Annotated[
-        str | None, typer.Option(help="Make this topic too (default: the one in the settings).")
-    ] = None,
     partitions: Annotated[
         int | None,
-        typer.Option(min=1, max=2**31 - 1, metavar="N", help="Make the topic too, with so many partitions."),
+        typer.Option(min=1, max=2**31 - 1, metavar="N", help="Make the topics too, with so many partitions."),
     ] = None,
     adopt: Annotated[
         bool, flag("--adopt", "This database is a restored copy, and takes the original's place.")
     ] = False,
 ) -> Answer:
-    """Bring the schema up to date, and make the topic.
+    """Bring the schema up to date, and make the topics.
 
-    Run it as the database's owner. With --partitions the topic is made, too, unless it exists.
+    Run it as the database's owner. With --partitions the topics are made, too, unless they exist.
     """
-    if topic and not partitions:
-        raise UsageError(
-            "--topic needs --partitions N", remedy=command("migrate --partitions 12 --topic", topic)
-        )
+    if call.names["topic"] is not None and not partitions:
+        raise UsageError("--topic needs --partitions N", remedy=call.onward("migrate --partitions 12"))
     if print_:
         return _print_migrations(call)
     if check:
@@ -41,10 +35,8 @@ def migrate(
     schema = _apply_migrations(call)
     if adopt:
         schema |= _adopt(call)
-    made = _make_topic(call, topic, partitions) if partitions else {}
-    return Answer(
-        schema | made, next=f"stockledger doctor --topic {topic}" if topic else "stockledger doctor"
-    )
+    made = _make_topics(call, partitions) if partitions else {}
+    return Answer(schema | made, next=call.onward("doctor"))
 
 
 def _print_migrations(call: Call) -> Answer:
@@ -111,15 +103,16 @@ def _adopt(call: Call) -> dict[str, Any]:
     return {"adopted": adopted}
 
 
-def _make_topic(call: Call, name: str | None, partitions: int) -> dict[str, Any]:
+def _make_topics(call: Call, partitions: int) -> dict[str, Any]:
     from stockledger.wiring import created_topic
 
-    facts = created_topic(call.settings(topic=name), partitions)
-    call.out.say(f"topic {facts.name}: {facts.partitions} partitions, replication {facts.replication}")
-    if facts.partitions != partitions:
-        call.out.note(
-            f"it existed already and was left alone; {partitions} partitions were asked for", "yellow"
-        )
-    return {
-        "topic": {"name": facts.name, "partitions": facts.partitions, "replication": facts.replication},
-    }
+    settings, made = call.settings(), []
+    for name in settings.topics:
+        facts = created_topic(settings, name, partitions)
+        call.out.say(f"topic {name}: {facts.partitions} partitions, replication {facts.replication}")
+        if facts.partitions != partitions:
+            call.out.note(
+                f"it existed already and was left alone; {partitions} partitions were asked for", "yellow"
+            )
+        made.append({"name": name, "partitions": facts.partitions, "replication": facts.replication})
+    return {"topics": made}

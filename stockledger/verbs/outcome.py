@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SHOWN_MAX = 10_000
 
 
-@verb(topic=True)
+@verb(topics=True)
 def outcome(
     call: Call,
     id_: Annotated[

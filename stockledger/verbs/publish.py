@@ -76,10 +76,11 @@ def publish(
         hot_by=hot_by,
         hot_partitions=hot_partitions,
     )
+    topic = settings.only_topic("publish", file)
     if not dry_run:
-        require_known_topic(settings)
+        require_known_topic(settings, topic)
     with (
-        publisher(settings, connects=not dry_run) as to,
+        publisher(settings, topic, connects=not dry_run) as to,
         call.out.progress() as advance,
     ):
 

@@ -20,14 +20,14 @@ class Start(StrEnum):
     LATEST = "latest"
 
 
-@verb(topic=True, group=True)
+@verb(topics=True, group=True)
 def run(
     call: Call,
     workers: Annotated[
         int, typer.Option(min=1, max=64, metavar="N", help="Processes; partitions are shared out.")
     ] = 1,
     until_caught_up: Annotated[
-        bool, flag("--until-caught-up", "End once all that is in the topic now is applied.")
+        bool, flag("--until-caught-up", "End once all that is in these topics now is applied.")
     ] = False,
     start: Annotated[Start | None, typer.Option(help="Where to begin in a topic first met.")] = None,
     batch: Annotated[
@@ -35,9 +35,9 @@ def run(
     ] = 5000,
     log_format: Annotated[LogFormat, typer.Option(help="Of the logs on stderr.")] = LogFormat.AUTO,
 ) -> Answer:
-    """Apply the topic's commands, until stopped.
+    """Apply the topics' commands, until stopped.
 
-    Any number of these may run side by side; each command counts once.
+    Any number of these may run side by side, each on its own topics; each command counts once.
     """
     from consumer import supervisor
     from ledger.domain.outcome import Outcome

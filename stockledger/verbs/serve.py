@@ -58,6 +58,7 @@ def serve(
     from stockledger.wiring import till
 
     settings = call.settings(source=source, tokens=str(tokens) if tokens else None)
+    topic = settings.only_topic("serve")
     log = _Log(logger(log_format.value))
     if (tls_cert is None) != (tls_key is None):
         raise UsageError("--tls-cert and --tls-key go together", remedy="stockledger serve --help")
@@ -68,7 +69,7 @@ def serve(
     callers = _callers(settings, host, log)
     terms = ServerTerms(host, port, tuple(allow_host or ()), tls_cert, tls_key, rate, waiting)
     with signals.asked() as stop:
-        made = till(settings)
+        made = till(settings, topic)
         try:
             signals.in_time(lambda: serve(made, callers, terms, version(), stop, log), stop)
         finally:

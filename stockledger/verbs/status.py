@@ -1,11 +1,13 @@
 """`status`: how far the ledger is, lane by lane, and what waits."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 from ledger.errors import Unavailable
 from ledger.figures import count
+from ledger.shell import command
 from stockledger.verb.call import Answer, Call, flag, verb
 from stockledger.verb.exits import UsageError
 from stockledger.verb.waiting import Waiting
@@ -17,12 +19,12 @@ if TYPE_CHECKING:
 WATCH_INTERVAL_S = 2.0
 
 
-@verb(topic=True)
+@verb(topics=True)
 def status(
     call: Call,
     watch: Annotated[bool, flag("--watch", "Show it again every two seconds, until Ctrl-C.")] = False,
 ) -> Answer:
-    """How far the ledger is, lane by lane, and what waits.
+    """How far the ledger is, lane by lane, and what waits; in all topics that it has read, too.
 
     `-` is what isn't known: the ledger has not met the lane, or no broker answers.
     """
@@ -37,7 +39,8 @@ def status(
             return _watch(call, lambda: read(book, settings))
         found = read(book, settings)
     _show(call, found)
-    return Answer(found.as_json(), next=_follow_up(call, found), error=found.fault)
+    follow = _follow_up(call, found, settings.topics)
+    return Answer(found.as_json(), next=follow, error=found.fault)
 
 
 def _watch(call: Call, look: "Callable[[], Status]") -> Answer:
@@ -76,9 +79,12 @@ def _show(call: Call, found: "Status") -> None:
             for each in found.lanes
         ]
         call.out.table(("LANE", "STORED", "END", "LAG", "LAST MOVED", "LAST OWNER"), rows)
+    unknown: dict[str, list[str]] = {}
     for lane in found.lanes:
         if lane.why:
-            call.out.say("-", lane.lane, lane.why)
+            unknown.setdefault(lane.why, []).append(str(lane.lane))
+    for why, lanes in unknown.items():
+        call.out.say("-", ", ".join(lanes), why)
     for warning in (*found.hidden, *found.still):
         call.out.say("warn", warning)
     if several := found.ledger.several_lanes.examples:
@@ -99,7 +105,7 @@ def _show(call: Call, found: "Status") -> None:
 
 
 def _say_several(call: Call, found: "SeveralLanes", first: "GoodsLanes") -> None:
-    lanes = ", ".join(str(lane.partition) for lane in first.lanes)
+    lanes = ", ".join(map(str, first.lanes))
     call.out.say(
         f"{count(found.goods)} of {count(found.of)} goods came by several lanes lately",
         f"{first.goods_id} by {lanes}",
@@ -110,9 +116,16 @@ def _lag(records: int | None) -> str:
     return "-" if records is None else count(records)
 
 
-def _follow_up(call: Call, found: "Status") -> str:
+def _follow_up(call: Call, found: "Status", named: Sequence[str]) -> str:
     if found.still:
-        return call.onward("run")
+        return _run(call, {each.lane.topic for each in found.still}, named)
     if found.ledger.dead_letters.get("parked"):  # type: ignore[call-overload]
         return "stockledger dlq list"
-    return call.onward("run") if found.lag else ""
+    return _run(call, {each.lane.topic for each in found.lanes if each.lag}, named) if found.lag else ""
+
+
+def _run(call: Call, topics: set[str], named: Sequence[str]) -> str:
+    """The command line that applies these topics, which may be others than those that are named."""
+    if topics <= {*named}:
+        return call.onward("run")
+    return command("run" + "".join(f" --topic {quote(topic)}" for topic in sorted(topics)))

@@ -130,7 +130,7 @@ def test_migrate_makes_the_topic(stockledger, services):
     """--topic NAME --partitions N makes it; one that exists is left alone, and that is said."""
     name = f"commands-{uuid.uuid4().hex[:12]}"
     try:
-        made = stockledger("migrate", "--topic", name, "--partitions", 3, "--json").object["topic"]
+        [made] = stockledger("migrate", "--topic", name, "--partitions", 3, "--json").object["topics"]
         assert (made["name"], made["partitions"]) == (name, 3)
         again = stockledger("migrate", "--topic", name, "--partitions", 5)
         assert again.code == 0

@@ -176,9 +176,7 @@ def test_at_night(reader, stockledger, applied, sender, services):
     reader.interrupts()
     sender.send_raw(b"read by nobody", partition=3)
     sender.flush()
-    lost = TopicPartition(sender.topic, 3, -1)
-    admin = AdminClient({"bootstrap.servers": services.kafka.bootstrap_servers})
-    admin.delete_records([lost])[lost].result(30)
+    lose(services, TopicPartition(sender.topic, 3, -1))
     assert stockledger("run", "--until-caught-up", exits=4)["error"]["code"] == "SL-GRP-002"
     how_to.rest()
     sender.send(buys("after", GOODS), partition=3)
@@ -186,6 +184,39 @@ def test_at_night(reader, stockledger, applied, sender, services):
     stockledger("run", "--until-caught-up")
     assert stockledger("stock", GOODS)["on_hand"] == 1000 - 21
     reader.interrupts()
+
+
+@pytest.mark.real_kafka
+def test_topics(reader, stockledger, applied, sender, services, tmp_path):
+    """A second topic beside one that is at work: each command names what it is about."""
+    hot = f"{sender.topic}-hot"
+    (tmp_path / "orders.jsonl").write_text(lines(buys("hot-1", GOODS)) + "\n")
+    reader.instead |= {"purchase-commands": sender.topic, "5512": "0"}
+    how_to = HowTo(reader, page("topics.md"))
+    try:
+        how_to.up_to("stockledger status")
+        reader.interrupts()
+        other = Publisher({"bootstrap.servers": services.kafka.bootstrap_servers}, hot)
+        other.send_raw(b"no json", partition=3)
+        other.flush()
+        both = ("--topic", sender.topic, "--topic", hot)
+        assert stockledger("run", "--until-caught-up", *both)["deliveries"]["dead"] == 1
+        how_to.up_to("stockledger gap accept")
+        other.send_raw(b"read by nobody", partition=3)
+        other.flush()
+        lose(services, TopicPartition(hot, 3, -1))
+        assert stockledger("run", "--until-caught-up", *both, exits=4)["error"]["code"] == "SL-GRP-002"
+        how_to.rest()
+        assert stockledger("run", "--until-caught-up", *both)["lag"] == 0
+        assert stockledger("stock", GOODS)["on_hand"] == 1000 - 21
+    finally:
+        with suppress(KafkaException):
+            services.kafka.delete_topic(hot)
+
+
+def lose(services, before):
+    admin = AdminClient({"bootstrap.servers": services.kafka.bootstrap_servers})
+    admin.delete_records([before])[before].result(30)
 
 
 def test_own_projection(reader, stockledger, applied, tmp_path):

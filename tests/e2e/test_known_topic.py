@@ -120,7 +120,7 @@ def test_a_topic_that_never_was_is_to_be_made(services, stockledger):
     findings = stockledger("doctor", "--topic", never, exits=1)["findings"]
     assert [finding["fix"] for finding in findings if finding["what"] == "topic"] == [remedy]
     made = stockledger(*shlex.split(remedy)[1:])
-    assert made["topic"]["partitions"] == 12
+    assert made["topics"][0]["partitions"] == 12
     assert stockledger("status", "--topic", never)["lag"] == 0
     services.kafka.delete_topic(never)
 

@@ -91,7 +91,7 @@ def test_from_an_empty_database_to_proven_answers(newcomer, services, file):
     assert stockledger("migrate", "--check", exits=1)["pending"]
     its_topic = ("--topic", topic, "--partitions", PARTITIONS) if services.kafka.real else ()
     made = stockledger("migrate", *its_topic)
-    assert made["topic"]["partitions"] == PARTITIONS if its_topic else made["applied"]
+    assert made["topics"][0]["partitions"] == PARTITIONS if its_topic else made["applied"]
     assert stockledger("migrate", *its_topic)["applied"] == []
 
     assert stockledger("publish", file(*SHOP, name="shop.jsonl"))["published"] == len(SHOP)

@@ -89,7 +89,7 @@ def test_nothing_that_was_planted_runs(dsn):
         assert ledger.why("tea", 10)[0].sum == 86
         assert len(ledger.gaps()) == len(ledger.dead_letters()) == 3
     settings = load({"dsn": dsn}, ())
-    assert [f for f in postgres.examine(settings, None) if f.level == "fail"] == []
+    assert [f for f in postgres.examine(settings, []) if f.level == "fail"] == []
     cli = Cli(dsn, "127.0.0.1:1", "commands")
     assert cli("verify")["ok"]
     assert cli("why", "tea")["ok"]

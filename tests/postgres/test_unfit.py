@@ -27,7 +27,7 @@ POOLER = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
 
 def findings(dsn):
     """What doctor finds in the database, by what it looked at."""
-    return {f.what: f for f in postgres.examine(load({"dsn": dsn}, ()), None) if f.level != "ok"}
+    return {f.what: f for f in postgres.examine(load({"dsn": dsn}, ()), []) if f.level != "ok"}
 
 
 def name_of(dsn):

@@ -255,7 +255,7 @@ class HowTo:
         line = self._left.pop(0).text
         if ENDS_BY_CTRL_C.search(line):
             self._reader.goes_on(line)
-        elif "$(" in line:
+        elif "$(" in line or line.startswith("export "):
             self._reader.types(Command(line, ANYTHING))
         else:
             program, *words = shlex.split(self._reader.here(line), comments=True)

@@ -52,6 +52,8 @@ SECONDS = {
     "tests/postgres/test_replay.py": 80,
     "tests/postgres/test_settings_sweep.py": 80,
     "tests/kafka/test_rights.py": 70,
+    "tests/kafka/test_topics.py": 70,
+    "tests/e2e/test_several_topics.py": 70,
     "tests/test_spec.py": 60,
     "tests/kafka/test_group.py": 60,
     "tests/e2e/test_compose.py": 50,

@@ -67,6 +67,37 @@ def test_command_line_before_environment(env):
     assert shown(settings)["group"] == ("team", "STOCKLEDGER_GROUP")
 
 
+def test_topics_are_named_with_commas_between_them(env):
+    """In a variable as by the option, which may be repeated; a single one is the case of one."""
+    env(TOPIC="orders, hot.1")
+    settings = load()
+    assert settings.topics == ("orders", "hot.1")
+    assert shown(settings)["topic"] == ("orders,hot.1", "STOCKLEDGER_TOPIC")
+    assert load({"topic": "orders"}).topics == ("orders",)
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [("a,b,a", "a is named twice"), ("a,", "'' must be 1 to 249"),
+     ("a,..", "'..' must be 1 to 249"), ("a b", "must be 1 to 249")],
+)  # fmt: skip
+def test_a_topic_that_cannot_be_is_named(env, value, why):
+    """Among several, which one; with where it was said."""
+    env(TOPIC=value)
+    fault = refused()
+    assert fault.message.startswith("topic from STOCKLEDGER_TOPIC: ")
+    assert why in fault.message
+
+
+def test_what_is_about_one_topic_asks_for_one(env):
+    """It names those that there are and the command line for the first."""
+    env(TOPIC="orders,hot")
+    with pytest.raises(BadSettings, match=r"STOCKLEDGER_TOPIC names 2 topics \(orders, hot\)") as caught:
+        load().only_topic("publish", "-")
+    assert caught.value.remedy == "stockledger publish --topic orders -- -"
+    assert load({"topic": "hot"}).only_topic("publish", "-") == "hot"
+
+
 def test_an_empty_variable_is_none(env):
     """`STOCKLEDGER_TOPIC=` (compose files do that) leaves the default alone, origin included."""
     env(TOPIC="")

@@ -78,6 +78,7 @@ FROM ledger.lane LEFT JOIN LATERAL (
 ) AS last_entry ON true
 ORDER BY topic, partition
 """
+TOPICS = "SELECT DISTINCT topic FROM ledger.lane ORDER BY topic"
 BEGIN_LANE = """
 INSERT INTO ledger.lane (topic, partition, topic_id, start_offset) VALUES (%s, %s, %s, %s)
 ON CONFLICT DO NOTHING
@@ -112,6 +113,11 @@ def read_all(conn: Connection) -> list[LaneRow]:
     """Every lane, for people and checks: a plain read, which may be older than a commit in flight."""
     with conn.cursor(row_factory=class_row(LaneRow)) as cursor:
         return cursor.execute(ALL).fetchall()
+
+
+def topics(conn: Connection) -> list[str]:
+    """The topics that there are lanes of, by name."""
+    return [topic for (topic,) in conn.execute(TOPICS)]
 
 
 def begin(conn: Connection, lane: Lane, topic_id: str, start_offset: int = 0) -> None:
