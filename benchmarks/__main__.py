@@ -6,6 +6,7 @@
     repeats     duplicates and rejections, as ratios to clean input; 5 minutes
     natural     the first load of a fresh ledger beside the same on an analysed one; 2 minutes
     shapes      input that hurts: one SKU, Zipf, a million goods, a batch of one; 8 minutes
+    hot         who waits for whom: shared goods, a flood, Postgres at a distance; 15 minutes a round
     cache       reads from a stock cache beside other ways, and how soon a commit is seen; 5 minutes
     soak        ten minutes of purchases under four readers of caches; 12 minutes
     producer    `publish` beside librdkafka's own producer; 1 minute (10 million lines: --lines 10000000)
@@ -21,7 +22,19 @@ import argparse
 import json
 from types import ModuleType
 
-from benchmarks import cache, growth, latency, natural, producer, repeats, report, shapes, soak, throughput
+from benchmarks import (
+    cache,
+    growth,
+    hot,
+    latency,
+    natural,
+    producer,
+    repeats,
+    report,
+    shapes,
+    soak,
+    throughput,
+)
 from benchmarks.result import Options, keep, kept
 from benchmarks.testbed import Testbed
 from consumer.worker import rarely_collect_cycles
@@ -33,6 +46,7 @@ ALL: dict[str, ModuleType] = {
     "repeats": repeats,
     "natural": natural,
     "shapes": shapes,
+    "hot": hot,
     "cache": cache,
     "soak": soak,
     "producer": producer,

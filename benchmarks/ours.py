@@ -1,6 +1,7 @@
 """Ours: workers with everything that the ledger promises."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 
 import psycopg
@@ -22,11 +23,19 @@ def ours(bed: Testbed, workload: Workload, load: Load, layout: Layout, *, known:
         return ours_on(bed, dsn, load, layout, known=known)
 
 
-def ours_on(bed: Testbed, dsn: str, load: Load, layout: Layout, *, known: bool = False) -> Run:
+def ours_on(
+    bed: Testbed,
+    dsn: str,
+    load: Load,
+    layout: Layout,
+    *,
+    known: bool = False,
+    beside: Callable[[], object] = lambda: None,
+) -> Run:
     """On this ledger. The workers have joined and are frozen while the topic is filled.
 
     So the clock runs from the moment that they may begin until the last command is committed: no joining, no
-    producer beside them. Raises WrongResult.
+    producer beside them. `beside` is called again and again meanwhile. Raises WrongResult.
     """
     with (
         bed.topic(layout.partitions) as topic,
@@ -38,9 +47,13 @@ def ours_on(bed: Testbed, dsn: str, load: Load, layout: Layout, *, known: bool =
         crew.freeze()
         bed.publish(topic, load.records, layout.partitions, spread=layout.spread)
 
+        def done() -> bool:
+            beside()
+            return checks.number(conn, DONE, topic) == len(load)
+
         def work() -> None:
             crew.thaw()
-            crew.wait(lambda: checks.number(conn, DONE, topic) == len(load))
+            crew.wait(done)
 
         run = bed.measured(len(load), crew.pids, work)
         expected = Counter(duplicate=len(load)) if known else load.expected
