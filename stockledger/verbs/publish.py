@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from stockledger.settings import Settings
 
 BAD_SHOWN_MAX = 20
-DRY_RUN_TIMEOUT_S = 2.0
+DRY_RUN_TIMEOUT_S = 5.0
 """How long a dry run waits for a broker to say how many partitions there are."""
 
 

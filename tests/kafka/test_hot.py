@@ -110,8 +110,8 @@ def test_what_kafka_has_no_more_is_said(busy):
 
 
 def test_goods_on_several_lanes_are_seen_in_status(busy):
-    """By goods each item has one lane. After a producer that routes by user it has several: how many, of how
-    many, and examples with their lanes; set-up and purchases of an item count."""
+    """By goods each item has one lane. After a producer that routes by user, or that has another list of hot
+    goods, it has several: how many, of how many, and examples with their lanes."""
     several = busy.cli("status")["several_lanes"]
     assert (several["goods"], several["of"], several["examples"]) == (0, len(GOODS) + 1, [])
     publish(busy, [buys(f"late-{n}", goods="g1", user=f"u{n}") for n in range(9)], partition_by="user")
@@ -122,3 +122,11 @@ def test_goods_on_several_lanes_are_seen_in_status(busy):
     lanes = {share_of(f"u{n}", 4) for n in range(9)} | {share_of("g1", 4)}
     assert example["goods_id"] == "g1"
     assert example["lanes"] == [{"topic": busy.topic, "partition": at} for at in sorted(lanes)]
+
+    other = next(each for each in GOODS if each != "g1" and share_of(each, 4) != 3)
+    publish(busy, [buys("isolated", goods=other, user="u1")], partition_by="mixed", hot_goods=[other])
+    busy.catch_up()
+    several = busy.cli("status")["several_lanes"]
+    assert several["goods"] == 2
+    found = {each["goods_id"]: [lane["partition"] for lane in each["lanes"]] for each in several["examples"]}
+    assert found == {"g1": sorted(lanes), other: [share_of(other, 4), 3]}

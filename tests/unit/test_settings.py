@@ -4,7 +4,9 @@ import pytest
 
 from ledger.errors import BadSettings
 from producer import librdkafka
+from producer.routing import Routing
 from stockledger.settings import PREFIX, load, strangers
+from stockledger.wiring import publisher
 
 CANARY = "canary-7f3a"
 
@@ -307,3 +309,13 @@ def test_settings_of_routing_that_do_not_fit_together_are_refused(env):
     env(PARTITION_BY="user", HOT_GOODS="tea")
     with pytest.raises(BadSettings, match="hot_goods is given, but partition_by is user"):
         load().routing()
+
+
+def test_whoever_publishes_routes_by_the_settings(env):
+    """`publish` and `serve` are given their publisher in one place, with all of the routing."""
+    env(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1", PARTITION_BY="mixed", HOT_GOODS="tea,milk")
+    env(HOT_BY="spread", HOT_PARTITIONS="3")
+    settings = load()
+    with publisher(settings, settings.topic) as made:
+        assert made.routing == settings.routing()
+    assert made.routing == Routing.of("mixed", ["tea", "milk"], "spread", 3)
