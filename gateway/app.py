@@ -4,12 +4,11 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from gateway import orders
+from gateway import orders, past, standing, stock
 from gateway.bodies import AliveBody, ReadyBody
 from gateway.described import ANYWHERE, SUMMARY, document, refusals
 from gateway.door import Door
-from gateway.orders import JSON
-from gateway.problem import MEDIA_TYPE, Problem, written
+from gateway.problem import JSON, MEDIA_TYPE, Problem, written
 from ledger.errors import LedgerError
 
 
@@ -27,6 +26,9 @@ def application(door: Door, version: str) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.include_router(orders.routes(door))
+    app.include_router(stock.routes(door))
+    app.include_router(past.routes(door))
+    app.include_router(standing.routes(door))
 
     @app.get("/livez", responses={200: {"model": AliveBody}, **refusals(*ANYWHERE)}, summary="Is it alive?")
     async def livez() -> Response:
@@ -55,6 +57,10 @@ def application(door: Door, version: str) -> FastAPI:
     @app.exception_handler(LedgerError)
     async def fault(_: Request, error: LedgerError) -> Response:
         return _response(Problem.of(error))
+
+    @app.exception_handler(TimeoutError)
+    async def late(_: Request, error: TimeoutError) -> Response:
+        return _response(Problem(503, str(error), remedy="ask again later", retryable=True))
 
     @app.exception_handler(HTTPException)
     async def refused(_: Request, error: HTTPException) -> Response:

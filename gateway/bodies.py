@@ -26,6 +26,12 @@ EXAMPLE_OUTCOME: JsonDict = {
     "version": 17,
     "fingerprint": "6df0f1b44e3bb51fef0c2fcb4d5e9a5c",
 }
+EXAMPLE_STOCK: JsonDict = {
+    "goods_id": "85123A",
+    "on_hand": 94,
+    "version": 3,
+    "token": "18402-9f3c21aa00b7e415",
+}
 EXAMPLE_PENDING: JsonDict = {
     "source": "shop-uk",
     "id": "order-42",
@@ -69,6 +75,29 @@ class OutcomeBody(BaseModel):
         """The outcome as it is told."""
         facts = vars(found) | found.lane._asdict() | {"fingerprint": found.fingerprint.hex()}
         return cls.model_validate({name: facts[name] for name in cls.model_fields})
+
+
+class LevelBody(BaseModel):
+    """How many pieces there are."""
+
+    goods_id: str
+    on_hand: int
+    version: int = Field(description="How many events the goods have had.")
+
+
+class StockBody(LevelBody):
+    """The stock of an item, as of a position."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_STOCK]})
+    token: str = Field(description="The position that it is as of, in this one history.")
+
+
+class StockListBody(BaseModel):
+    """The stock of several items, all as of one position. Goods that were never listed are missing."""
+
+    token: str = Field(description="The position that all of it is as of.")
+    levels: list[LevelBody]
+    more: bool = Field(description="Whether the band has goods after the last one here.")
 
 
 class PendingBody(BaseModel):

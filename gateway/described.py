@@ -8,9 +8,17 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
-from gateway.bodies import OutcomeBody, PendingBody, ProblemBody
+from gateway.bodies import OutcomeBody, PendingBody, ProblemBody, StockBody, StockListBody
 from gateway.guard import OPEN_PATHS
 from gateway.problem import MEDIA_TYPE
+from gateway.reports import (
+    EventsBody,
+    LettersBody,
+    ProjectionsBody,
+    PurchasesBody,
+    RedriveBody,
+    StatusBody,
+)
 from ledger.domain.commands import COMMANDS, KeyPart, PurchaseGoods
 
 SUMMARY = "Purchases and stock over HTTP. A key counts once: each repeat has the same answer, for good."
@@ -96,6 +104,41 @@ def taken(parameters: list[Json], **content: Any) -> Json:
     return {"parameters": parameters, "requestBody": {"required": True, "content": content}}
 
 
+POSITION, AGE = "Stockledger-Position", "Age"
+STANDS = {
+    POSITION: {
+        "description": "The token of the position that it is as of.",
+        "schema": {"type": "string"},
+        "example": "18402-9f3c21aa00b7e415",
+    },
+    AGE: {
+        "description": "From a cache: it may be as old as so many seconds, and no older.",
+        "schema": {"type": "integer"},
+    },
+}
+STOCK: dict[int | str, Json] = {
+    200: {"model": StockBody, "description": "The stock.", "headers": STANDS},
+    **refusals(*ANYWHERE, *WITH_TOKEN, 404, 409, 503),
+}
+STOCKS: dict[int | str, Json] = {
+    200: {"model": StockListBody, "description": "The stock.", "headers": STANDS},
+    **refusals(*ANYWHERE, *WITH_TOKEN, 409, 503),
+}
+ASKED = refusals(*ANYWHERE, *WITH_TOKEN, 503)
+EVENTS: dict[int | str, Json] = {
+    200: {"model": EventsBody, "description": "A page.", "headers": {POSITION: STANDS[POSITION]}},
+    **ASKED,
+    **refusals(409),
+}
+PURCHASES: dict[int | str, Json] = {200: {"model": PurchasesBody, "description": "A page."}, **ASKED}
+STATUS: dict[int | str, Json] = {200: {"model": StatusBody, "description": "How things stand."}, **ASKED}
+PROJECTIONS: dict[int | str, Json] = {200: {"model": ProjectionsBody, "description": "All."}, **ASKED}
+LETTERS: dict[int | str, Json] = {200: {"model": LettersBody, "description": "The first of them."}, **ASKED}
+REDRIVEN: dict[int | str, Json] = {
+    200: {"model": RedriveBody, "description": "What became of them, or what would."},
+    **ASKED,
+    **refusals(415),
+}
 PURCHASE_BODY = {"schema": {"$ref": "#/components/schemas/Purchase"}, "example": PURCHASE}
 COMMAND_BODY = {"schema": {"$ref": "#/components/schemas/Command"}, "example": COMMAND}
 LINES_BODY = {

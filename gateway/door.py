@@ -2,36 +2,60 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from fastapi import Request
 
+from gateway.operations import Operations
 from gateway.problem import Problem
 from gateway.till import Till, suspending
 from gateway.tokens import Caller, Right
+from ledger.api import Ledger
+from ledger.cache.stock_cache import StockCache
 from ledger.domain.commands import MessageKey
 from ledger.errors import LedgerError
+from ledger.store.connection.lending import Lender
 
+T = TypeVar("T")
+THREADS = 4
 PROBE = MessageKey("readyz", "readyz")
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What is asked: a cache, which asks nobody itself; the ledger; its past; and what operators ask."""
+
+    cache: StockCache
+    ledger: Ledger
+    lender: Lender
+    operations: Operations
 
 
 class Door:
     """One per process. `is_draining`: it was asked to end; what comes now had better go elsewhere."""
 
-    def __init__(self, till: Till, waiting_max: int) -> None:
+    def __init__(self, till: Till, reads: Reads, waiting_max: int) -> None:
         self.till = till
+        self.reads = reads
         self.is_draining = False
         self._waiting = 0
         self._waiting_max = waiting_max
         self._over: asyncio.Future[None] | None = None
+        self._threads = ThreadPoolExecutor(THREADS, "stockledger-ask")
 
     async def wait(self, future: Future[Any], timeout_s: float) -> None:
         """Wait in the event loop, at most until all waiting is over."""
         if self._over is None:
             self._over = asyncio.get_running_loop().create_future()
         await suspending(future, timeout_s, self._over)
+
+    async def ask(self, question: Callable[[], T]) -> T:
+        """The answer to what has to be asked in a thread; there are a few. Raises Problem as `waiting`."""
+        with self.waiting(1):
+            return await asyncio.get_running_loop().run_in_executor(self._threads, question)
 
     def end_waiting(self) -> None:
         """Whoever waits is told what is known by now."""
@@ -40,12 +64,14 @@ class Door:
 
     @contextmanager
     def waiting(self, number: int) -> Iterator[None]:
-        """So many commands wait for their outcome. Raises Problem where too many do."""
+        """So many commands or questions wait. Raises Problem where too many do."""
         if self._waiting and self._waiting + number > self._waiting_max:
             raise Problem(
-                503, f"{self._waiting} commands wait already; this one was not published",
-                remedy="send the same again later", retryable=True,
-            )  # fmt: skip
+                503,
+                f"{self._waiting} requests wait already, so this one isn't heard: nothing was published",
+                remedy="send the same again later",
+                retryable=True,
+            )
         self._waiting += number
         try:
             yield

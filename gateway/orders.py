@@ -24,7 +24,7 @@ from gateway.described import (
     taken,
 )
 from gateway.door import Door, may
-from gateway.problem import MEDIA_TYPE, Problem, written
+from gateway.problem import JSON, MEDIA_TYPE, Problem, written
 from gateway.sender import REPEAT, Order
 from gateway.till import Reply
 from gateway.tokens import Caller, Right
@@ -33,7 +33,7 @@ from ledger.domain.commands import AnyCommand, MessageKey
 from ledger.domain.outcome import Outcome
 from ledger.errors import LedgerError
 
-JSON, LINES = "application/json", "application/x-ndjson"
+LINES = "application/x-ndjson"
 LOCATION = "/v1/commands/"
 DIGITS_SHOWN = 8
 

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from ledger.errors import Defect, HistoryChanged, LedgerError, Retry, Stale
 
+JSON = "application/json"
 MEDIA_TYPE = "application/problem+json"
 AGAIN_AFTER_S = "1"
 CODES = {

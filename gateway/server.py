@@ -16,7 +16,7 @@ from typing import Protocol
 import uvicorn
 
 from gateway.app import application
-from gateway.door import Door
+from gateway.door import Door, Reads
 from gateway.guard import DoorLog, Guard, Hosts
 from gateway.till import Till
 from gateway.tokens import Callers
@@ -57,10 +57,10 @@ class ServerLog(DoorLog, Protocol):
 
 
 def serve(
-    till: Till, callers: Callers, terms: ServerTerms, version: str, stop: Asked, log: ServerLog
+    till: Till, reads: Reads, callers: Callers, terms: ServerTerms, version: str, stop: Asked, log: ServerLog
 ) -> None:
     """Answer requests until `stop` is set. Raises BadSettings where it can't listen there."""
-    door = Door(till, terms.waiting_max)
+    door = Door(till, reads, terms.waiting_max)
     guard = Guard(application(door, version), Hosts([terms.host, *terms.hosts]), callers, terms.per_s, log)
     listening = _listening(terms)
     with listening:

@@ -16,6 +16,7 @@ from gateway.sender import IN_DOUBT, REPEAT, UNSENT, Order, Sender, told
 from ledger.answers import RecordedOutcome
 from ledger.domain.commands import MessageKey
 from ledger.domain.envelope import fingerprint
+from ledger.domain.token import AnyPosition
 from ledger.errors import BrokerUnavailable, LedgerError, Unavailable
 from ledger.store.connection.lending import ConnectionSource, Lender
 from ledger.waiting import OutcomeWatcher
@@ -83,6 +84,18 @@ class Till:
     ) -> list[RecordedOutcome | LedgerError | None]:
         """What the register has for each of the keys; None: nothing."""
         return await self._outcomes(keys, 0, wait, must_be_answered=True)
+
+    async def reached(self, at: AnyPosition, timeout_s: float, wait: Wait) -> None:
+        """Return once the ledger has come to the position, in the history that the token is of.
+
+        Raises what `Ledger.wait_for_position` raises.
+        """
+        asked = self._watcher.position(at, timeout_s, "stock")
+        await wait(asked, timeout_s + GRACE_S)
+        if not asked.done():
+            asked.cancel()
+            raise _silent()
+        asked.result()
 
     async def answers(self, orders: Sequence[Order], timeout_s: float, wait: Wait) -> list[Reply]:
         """What became of the orders by `timeout_s` from now. They are published in their order."""
@@ -163,7 +176,7 @@ def _found(asked: Future[RecordedOutcome], is_late: bool) -> RecordedOutcome | L
     """The outcome; None: there isn't one yet."""
     if not asked.done():
         asked.cancel()
-        return Unavailable(f"the database didn't answer within {GRACE_S} s") if is_late else None
+        return _silent() if is_late else None
     error = asked.exception()
     if error is None:
         return asked.result()
@@ -172,6 +185,10 @@ def _found(asked: Future[RecordedOutcome], is_late: bool) -> RecordedOutcome | L
     if isinstance(error, LedgerError):
         return error
     raise error
+
+
+def _silent() -> Unavailable:
+    return Unavailable(f"the database didn't answer within {GRACE_S} s")
 
 
 def finished(steps: Coroutine[Any, Any, T]) -> T:

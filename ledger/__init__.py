@@ -10,7 +10,8 @@ Floors, imports go down only:
                 ledger.api
                 ledger.waiting
                 ledger.{answers, batch, cache, verify} | ledger.rebuilding.{projector, rebuild} |
-                ledger.history.{decisions, events}
+                ledger.history.{decisions, pages}
+                ledger.history.events
                 ledger.rebuilding.{build, swap}
                 ledger.rebuilding.{builder, create, follow, pace, retire}
                 ledger.rebuilding.fold

@@ -10,6 +10,7 @@ from consumer.admin import TopicFacts
 from consumer.worker import WorkerSettings
 from gateway.till import Till
 from ledger.api import Ledger
+from ledger.cache.stock_cache import StockCache
 from ledger.errors import LedgerError, TopicReplaced, TopicUnfit
 from ledger.rebuilding.builder import Connect
 from ledger.rebuilding.rebuild import BUDGETS
@@ -109,6 +110,13 @@ def publisher(settings: Settings, topic: str, *, connects: bool = True) -> Publi
         hot_goods=settings.hot_goods,
         hot_by=settings.hot_by,
         hot_partitions=settings.hot_partitions,
+    )
+
+
+def stock_cache(settings: Settings, max_staleness_s: float, low_below: int) -> StockCache:
+    """The stock in this process, with bands; it connects once it is started."""
+    return StockCache(
+        settings.conninfo(), max_staleness_s=max_staleness_s, partition="value", low_below=low_below
     )
 
 

@@ -1,59 +1,46 @@
-"""How people name a moment: a position, a token, a time (RFC 3339), or a date, which is its 00:00 UTC."""
+"""A moment on the command line: what isn't one is a UsageError, with an example of what is."""
 
-import re
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from stockledger.verb.exits import UsageError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from ledger.domain.token import AnyPosition
 
 POSITION = "POSITION|TOKEN"
 PLACE = "POSITION|TOKEN|TIME"
 AS_OF = "Then: a position, a token, a time such as 2010-12-01T10:00:00Z, or a date (its 00:00 UTC)."
-TIMES = "2010-12-01 or 2010-12-01T10:00:00Z"
-NUMBER = re.compile(r"[0-9]{1,18}")
-DATE = re.compile(r"\d{4}-\d\d-\d\d")
-TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)")
 
 
-def time_of(text: str) -> datetime:
+def time_of(text: str) -> "datetime":
     """The time that the text names, with its offset from UTC. Raises UsageError."""
+    from ledger.domain import moment
+
     try:
-        if DATE.fullmatch(text):
-            return datetime.fromisoformat(text).replace(tzinfo=UTC)
-        if TIME.fullmatch(text):
-            return datetime.fromisoformat(text.upper())
-    except ValueError:
-        pass  # the 30th of February
-    raise UsageError(
-        f"{text} is no time: it is a date (its 00:00 UTC), or a time with its offset from UTC",
-        remedy=f"for example {TIMES}",
-    )
+        return moment.time_of(text)
+    except ValueError as error:
+        raise UsageError(str(error), remedy=f"for example {moment.TIMES}") from error
 
 
 def given_position(text: str) -> "AnyPosition":
     """The position, or the token, that the text is. Raises UsageError."""
-    from ledger.domain.token import Token
+    from ledger.domain import moment
 
-    if NUMBER.fullmatch(text):
-        return int(text)
     try:
-        return str(Token.parse(text))
+        return moment.given_position(text)
     except ValueError as error:
-        raise UsageError(
-            f"{text} is neither a position nor a token", remedy="for example 18402 or 18402-9f3c21aa00b7e415"
-        ) from error
+        raise UsageError(str(error), remedy=f"for example {moment.POSITIONS}") from error
 
 
 def moment_of(text: str) -> "AnyPosition | datetime":
     """The position, token or time that the text names. Raises UsageError."""
-    if DATE.match(text):
+    from ledger.domain import moment
+
+    if moment.DATE.match(text):
         return time_of(text)
     try:
-        return given_position(text)
-    except UsageError as error:
-        raise UsageError(
-            f"{text} is no position, token, date or time", remedy=f"{error.remedy}, or {TIMES}"
-        ) from error
+        return moment.moment_of(text)
+    except ValueError as error:
+        raise UsageError(str(error), remedy=f"for example {moment.POSITIONS}, or {moment.TIMES}") from error

@@ -2,7 +2,7 @@
 
 import ipaddress
 import signal
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +11,7 @@ import typer
 from ledger.errors import AGAIN, BadSettings
 from stockledger.verb.call import Answer, Call, verb
 from stockledger.verb.exits import Interrupted, UsageError
-from stockledger.verb.options import LogFormat, TokensFile, per_second
+from stockledger.verb.options import LogFormat, TokensFile, per_second, seconds
 
 if TYPE_CHECKING:
     from gateway.tokens import Callers
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 EXTRA = "pip install 'stockledger[gateway]'"
 CLOSE_WAIT_S = 0.5
+PIECES_MAX = 2**53
 PEM = typer.Option(metavar="FILE", help="Serve HTTPS: the certificate and its chain, in PEM.")
 
 
@@ -43,19 +44,27 @@ def serve(
         float, typer.Option(parser=per_second, metavar="N", help="Requests a second, for each token.")
     ] = 1000.0,
     waiting: Annotated[
-        int, typer.Option(min=1, max=100_000, metavar="N", help="The most commands that wait at once.")
+        int, typer.Option(min=1, max=100_000, metavar="N", help="The most requests that wait at once.")
     ] = 1000,
+    max_staleness: Annotated[
+        float, typer.Option(parser=seconds, metavar="S", help="Stock may be as old as so many seconds.")
+    ] = 1.0,
+    low_below: Annotated[
+        int, typer.Option(min=1, max=PIECES_MAX, metavar="N", help="Goods with fewer pieces are low.")
+    ] = 10,
     log_format: Annotated[LogFormat, typer.Option(help="Of the logs on stderr.")] = LogFormat.AUTO,
 ) -> Answer:
-    """Serve HTTP: buy, send commands, ask what became of them. Until stopped.
+    """Serve HTTP: buy, send commands, ask what became of them, read stock. Until stopped.
 
     Any number of these may run side by side; they keep nothing. Without a tokens file it listens on this
     machine alone, and whoever calls may do everything.
     """
     from consumer.log import logger
     from ledger import signals
+    from ledger.store.connection.lending import Lender
     from stockledger import version
-    from stockledger.wiring import till
+    from stockledger.reports.operations import LedgerOperations
+    from stockledger.wiring import ledger, stock_cache, till
 
     settings = call.settings(source=source, tokens=str(tokens) if tokens else None)
     topic = settings.only_topic("serve")
@@ -63,6 +72,7 @@ def serve(
     if (tls_cert is None) != (tls_key is None):
         raise UsageError("--tls-cert and --tls-key go together", remedy="stockledger serve --help")
     try:
+        from gateway.door import Reads
         from gateway.server import ServerTerms, serve
     except ImportError as missing:
         raise BadSettings(f"serve needs the package {missing.name}", remedy=EXTRA) from None
@@ -70,8 +80,18 @@ def serve(
     terms = ServerTerms(host, port, tuple(allow_host or ()), tls_cert, tls_key, rate, waiting)
     with signals.asked() as stop:
         made = till(settings, topic)
+
+        def work() -> None:
+            with (
+                stock_cache(settings, max_staleness, low_below) as cache,
+                ledger(settings) as book,
+                closing(Lender(settings.conninfo(), "serve")) as lender,
+            ):
+                reads = Reads(cache, book, lender, LedgerOperations(settings, book))
+                serve(made, reads, callers, terms, version(), stop, log)
+
         try:
-            signals.in_time(lambda: serve(made, callers, terms, version(), stop, log), stop)
+            signals.in_time(work, stop)
         finally:
             made.close(CLOSE_WAIT_S)
     error = Interrupted("interrupted", remedy=AGAIN) if stop.number == signal.SIGINT else None

@@ -2,8 +2,11 @@
 
 import json
 import signal
+import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
-from urllib.parse import quote
+from contextlib import ExitStack
+from urllib.parse import quote, urlsplit
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -308,6 +311,34 @@ def test_the_topic_is_gone(services, still):
 def _refused(door):
     told = door.buys("gone-1", wait=2)
     return told if told.status == 503 and told.code == "SL-KAFKA-005" else None
+
+
+def test_many_who_wait_hold_no_thread_and_no_connection(still):
+    """Three hundred at once: one thread that sends, one that asks on one connection; each has its answer."""
+    number = 300
+    with gateway(still, waiting_max=number) as door, ExitStack() as open_ones:
+        place = urlsplit(door.address)
+        door("GET", "/livez")
+        before = threading.active_count()
+        waiting = [
+            open_ones.enter_context(socket.create_connection((place.hostname, place.port)))
+            for _ in range(number)
+        ]
+        body = json.dumps(PURCHASE).encode()
+        for each, client in enumerate(waiting):
+            head = f"POST /v1/purchases HTTP/1.1\r\nHost: localhost\r\nIdempotency-Key: many-{each}\r\n"
+            head += (
+                f"Prefer: wait=30\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            )
+            client.sendall(head.encode() + body)
+        wait_for("all records", lambda: records(still) == number)
+        sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'stockledger/shop'"
+        assert still.ask(f"{sessions} AND datname = current_database()") == [(1,)]
+        assert threading.active_count() <= before + 1
+        still.catch_up()
+        for client in waiting:
+            client.settimeout(PATIENCE_S)
+            assert client.recv(12) == b"HTTP/1.1 200"
 
 
 # Its end

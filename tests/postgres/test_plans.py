@@ -21,7 +21,7 @@ from ledger.rebuilding import projector
 from ledger.rebuilding.projector import Projector, Told
 from ledger.store.connection import database
 from ledger.store.connection.copy import texts
-from ledger.store.reads import coverage, history, ranges, recent
+from ledger.store.reads import buyers, coverage, history, ranges, recent
 from ledger.store.reads.ranges import Range
 from ledger.store.rules import audit, journal_rules, message_rules
 from ledger.store.tables import (
@@ -213,6 +213,11 @@ def hot(size: int) -> dict[str, tuple[str, Any, int]]:
         "a moment": (history.MOMENT, [middle], 10),
         "the end, proven": (history.END, [[middle]], 10),
         "live stock of a few goods": (history.LIVE, [goods], 400),
+        "what a user bought": (
+            buyers.PURCHASES,
+            {"user": "u1", "position": 0, "ordinal": 0, "limit": 10},
+            2000,
+        ),
         "the newest entries": (recent.NEWEST, {"offsets": 500, "entries": 500}, 60),
         "goods on several lanes": (
             recent.SEVERAL_LANES,

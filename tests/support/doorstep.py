@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,20 +22,25 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from gateway.app import application
-from gateway.door import Door
+from gateway.door import Door, Reads
 from gateway.server import ServerTerms, serve
 from gateway.till import Till
 from gateway.tokens import Caller, Callers, Right
+from ledger.api import Ledger
+from ledger.cache.stock_cache import StockCache
 from ledger.errors import BadSettings
 from ledger.signals import Asked
+from ledger.store.connection.lending import Lender
 from producer.publisher import Publisher
+from stockledger.reports.operations import LedgerOperations
+from stockledger.settings import Settings, load
 from tests.support.environment import inherited
 from tests.support.workers import PATIENCE_S, Group, wait_for
 
 SOURCE = "web"
 ANYBODY = Caller("anybody", SOURCE, frozenset(Right))
 JSON = "application/json"
-DOCUMENT: Any = application(Door(None, 1), "").openapi()  # type: ignore[arg-type]
+DOCUMENT: Any = application(Door(None, None, 1), "").openapi()  # type: ignore[arg-type]
 PURCHASE = {"user_id": "anna", "goods_id": "tea", "quantity": 1}
 
 
@@ -153,6 +158,12 @@ class Log:
         self.lines.append(str(error))
 
 
+def settings_of(group: Group) -> Settings:
+    """The settings by which the verbs reach the group's ledger and topic."""
+    servers = f"bootstrap.servers={group.kafka['bootstrap.servers']}"
+    return load({"dsn": group.dsn, "topic": group.topic, "group": group.name, "source": SOURCE}, [servers])
+
+
 @contextmanager
 def gateway(
     group: Group, *, dsn: str = "", tokens: Path | None = None, log: Log | None = None, **terms: Any
@@ -165,7 +176,13 @@ def gateway(
 
     def run() -> None:
         try:
-            serve(till, callers, ServerTerms("127.0.0.1", 0, **terms), "0", stop, log)
+            cache = StockCache(dsn or group.dsn, partition="value", poll_s=0.01)
+            lender = closing(Lender(dsn or group.dsn, "serve"))
+            with cache, Ledger(dsn or group.dsn) as ledger, lender as lends:
+                operations = LedgerOperations(settings_of(group), ledger)
+                reads = Reads(cache, ledger, lends, operations)
+                listens = ServerTerms("127.0.0.1", 0, **terms)
+                serve(till, reads, callers, listens, "0", stop, log)
         except BaseException as fault:  # noqa: BLE001 (raised below)
             faults.append(fault)
             log.listens.set()

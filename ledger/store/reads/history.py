@@ -120,28 +120,36 @@ LEVELS: LiteralString = (
 )
 
 
-def events(conn: Connection, first: int, last: int, wanted: Wanted) -> Iterator[Piece]:
+def events(
+    conn: Connection, first: int, last: int, wanted: Wanted, at_a_time: int = RANGE_EVENTS
+) -> Iterator[Piece]:
     """The wanted events at the positions `first` to `last`, in (position, ordinal) order, piece by piece.
 
     A piece may be empty. `last` must be committed already; no transaction is open while a piece is used.
     """
     parts = _of_stream if wanted.stream is not None else _in_order
-    return parts(conn, first, last, wanted)
+    return parts(conn, first, last, wanted, at_a_time)
 
 
-def _in_order(conn: Connection, first: int, last: int, wanted: Wanted) -> Iterator[Piece]:
-    for found in ranges(conn, first, last, RANGE_EVENTS):
-        ordinals = range(0, max(found.events, 1), RANGE_EVENTS)  # more than one only of one large entry
+def _in_order(conn: Connection, first: int, last: int, wanted: Wanted, at_a_time: int) -> Iterator[Piece]:
+    for found in ranges(conn, first, last, at_a_time):
+        ordinals = range(0, max(found.events, 1), at_a_time)  # more than one only of one large entry
         for ordinal in ordinals:
-            part = found._replace(first_ordinal=ordinal, last_ordinal=ordinal + RANGE_EVENTS - 1)
+            part = found._replace(first_ordinal=ordinal, last_ordinal=ordinal + at_a_time - 1)
             rows = conn.execute(IN_ORDER, part._asdict() | wanted._asdict())
             yield Piece(_stored(rows), found.last + 1 if ordinal == ordinals[-1] else found.first)
 
 
-def _of_stream(conn: Connection, first: int, last: int, wanted: Wanted) -> Iterator[Piece]:
-    bounds = wanted._asdict() | {"first": first, "last": last, "rows": RANGE_EVENTS, "after": 0}
+def of_stream(conn: Connection, stream: str, after_version: int, last: int, limit: int) -> list[StoredEvent]:
+    """The stream's next events after this version, up to the position `last`."""
+    bounds = Wanted(stream)._asdict() | {"first": 1, "last": last, "rows": limit, "after": after_version}
+    return _stored(conn.execute(OF_STREAM, bounds))
+
+
+def _of_stream(conn: Connection, first: int, last: int, wanted: Wanted, at_a_time: int) -> Iterator[Piece]:
+    bounds = wanted._asdict() | {"first": first, "last": last, "rows": at_a_time, "after": 0}
     while found := _stored(conn.execute(OF_STREAM, bounds)):
-        complete = len(found) < RANGE_EVENTS
+        complete = len(found) < at_a_time
         yield Piece(found, last + 1 if complete else found[-1].position)
         if complete:
             return

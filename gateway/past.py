@@ -1,0 +1,112 @@
+"""The past over HTTP, in pages: events as CloudEvents, of all or of an item, and what a user bought.
+
+A page names the place from which the next one goes on. What is committed never changes, so whoever follows
+`next` to its end has everything once.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Annotated
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, Query, Response
+
+from gateway.described import EVENTS, POSITION, PURCHASES
+from gateway.door import Door, may
+from gateway.problem import JSON, Problem, written
+from gateway.reports import PurchasesBody
+from gateway.tokens import Right
+from ledger.domain.moment import given_position
+from ledger.domain.token import AnyPosition
+from ledger.history import events, pages
+from ledger.history.pages import EventPage
+from ledger.store.connection.database import Connection
+from ledger.store.reads.history import StoredEvent
+
+LIMIT_MAX = 1000
+PLACE = re.compile(r"([0-9]{1,18})\.([0-9]{1,9})")
+Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description="So many at most.")]
+
+
+def routes(door: Door) -> APIRouter:
+    """The endpoints."""
+    router = APIRouter(dependencies=[Depends(may(Right.READ))])
+
+    async def page(
+        read: Callable[[Connection], EventPage], path: str, place: Callable[[StoredEvent], str], limit: int
+    ) -> Response:
+        found = await door.ask(lambda: door.reads.lender.ask(read))
+        lines = [events.cloud_event(each, found.source).strip() for each in found.events]
+        onward = written(_onward(path, place(found.events[-1]), limit) if found.more else None).strip()
+        text = f'{{"events":[{",".join(lines)}],"token":"{found.token}","next":{onward.decode()}}}\n'
+        return Response(text, 200, {POSITION: found.token}, JSON)
+
+    @router.get("/v1/events", responses=EVENTS, summary="All events, in journal order")
+    async def journal(
+        after: Annotated[
+            str, Query(description="Those after this: an event's id, a position (all of it), or a token.")
+        ] = "0",
+        limit: Limit = 100,
+    ) -> Response:
+        """CloudEvents; the `id` of each is its place, `<position>.<ordinal>`."""
+        position, ordinal = _place(after)
+        return await page(
+            lambda conn: pages.of_journal(conn, position, ordinal, limit),
+            "/v1/events",
+            lambda last: f"{last.position}.{last.ordinal}",
+            limit,
+        )
+
+    @router.get("/v1/goods/{goods_id:path}/events", responses=EVENTS, summary="The events of an item")
+    async def goods(
+        goods_id: str,
+        after: Annotated[int, Query(ge=0, lt=2**63, description="Those after this version.")] = 0,
+        limit: Limit = 100,
+    ) -> Response:
+        """In their order, each with its version. There are none of goods that were never listed."""
+        return await page(
+            lambda conn: pages.of_goods(conn, goods_id, after, limit),
+            f"/v1/goods/{quote(goods_id, safe='')}/events",
+            lambda last: str(last.version),
+            limit,
+        )
+
+    @router.get("/v1/users/{user_id:path}/purchases", responses=PURCHASES, summary="What a user bought")
+    async def purchases(
+        user_id: str,
+        after: Annotated[str, Query(description="Those after this place: from `next`.")] = "0.0",
+        limit: Limit = 100,
+    ) -> Response:
+        """In journal order, as far as the projection `user_events` has come: `lag` is what it lacks."""
+        found_place = PLACE.fullmatch(after)
+        if not found_place:
+            raise Problem.bad("after", "is no place")
+        place = int(found_place[1]), int(found_place[2])
+        found = await door.ask(
+            lambda: door.reads.lender.ask(lambda conn: pages.of_user(conn, user_id, place, limit))
+        )
+        path = f"/v1/users/{quote(user_id, safe='')}/purchases"
+        body = PurchasesBody.model_validate(
+            {
+                "purchases": [each._asdict() for each in found.purchases],
+                "next": _onward(path, f"{found.next[0]}.{found.next[1]}", limit) if found.next else None,
+                "lag": await door.ask(lambda: door.reads.ledger.lag("user_events")),
+            }
+        )
+        return Response(written(body.model_dump(mode="json")), media_type=JSON)
+
+    return router
+
+
+def _place(after: str) -> tuple[AnyPosition, int | None]:
+    """The place that is meant: of an event, or all of a position."""
+    if found := PLACE.fullmatch(after):
+        return int(found[1]), int(found[2])
+    try:
+        return given_position(after), None
+    except ValueError as error:
+        raise Problem.bad("after", str(error)) from None
+
+
+def _onward(path: str, after: str, limit: int) -> str:
+    return f"{path}?after={after}&limit={limit}"

@@ -1,0 +1,46 @@
+"""The OpenAPI document against the gateway itself: whatever it allows is asked, and what it forbids, too."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.doorstep import gateway
+
+SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
+CASES_MAX = 15
+"""For each endpoint; `--phases coverage` has a thousand more, which take a minute."""
+CHECKS = (
+    "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
+    "response_schema_conformance,unsupported_method,allow_header_conformance"
+)
+TIMEOUT_S = 300
+
+
+@pytest.mark.slow
+def test_no_answer_is_outside_of_the_document(open_shop, tmp_path, seed):
+    """No fault, no status, header, type or body that isn't described, whatever is sent."""
+    if not SCHEMATHESIS.exists():
+        pytest.skip("schemathesis isn't installed: make test")
+    with gateway(open_shop, waiting_max=10_000) as door:
+        words = ["run", f"{door.address}/openapi.json", "--phases", "fuzzing"]
+        words += ["--checks", CHECKS, "--max-examples", str(CASES_MAX), "--seed", str(seed)]
+        words += [
+            "-H",
+            "Prefer: wait=0",
+            "--continue-on-failure",
+            "--no-color",
+            "--generation-database",
+            "none",
+        ]
+        done = subprocess.run(
+            [SCHEMATHESIS, *words],
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-1000:]
