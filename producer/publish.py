@@ -35,7 +35,7 @@ from producer.lines import (
     read_blocks,
 )
 from producer.plain import Plain, Ready, quick_lines
-from producer.plan import RoutePlan
+from producer.plan import Plans, plans
 from producer.progress import InputProgress, Meter
 from producer.publisher import Publisher
 from producer.sidecar import Remembered, Sidecar
@@ -48,8 +48,8 @@ class Published:
 
     `lines` counts the lines that aren't blank, `tally` what became of the commands that were sent: all are
     acknowledged unless it was interrupted, otherwise that is an exception. `ids_made` are new in `ids`. The
-    bad lines stand verbatim in `bad_file`. `partitions` is 0 where no broker was asked. `plan` says of a dry
-    run where the commands would go.
+    bad lines stand verbatim in `bad_file`. `partitions` is 0 where no broker was asked. `plans` say of a
+    dry run where the commands would go.
     """
 
     lines: int
@@ -62,7 +62,7 @@ class Published:
     seconds: float
     ids: Path | None
     bad_file: Path | None
-    plan: RoutePlan | None = None
+    plans: Plans | None = None
 
     @property
     def published(self) -> int:
@@ -120,7 +120,7 @@ def publish_lines(
             sidecar.finish()
             good = lines - bad.count
             before = after = publisher.tally
-            plan = _planned(feed, publisher) if dry_run else None
+            found = _planned(feed, publisher) if dry_run else None
             if not dry_run:
                 sidecar.save()
             if good and not dry_run:
@@ -137,7 +137,7 @@ def publish_lines(
         seconds=time.monotonic() - started,
         ids=ids if sidecar.made else None,
         bad_file=aside if bad.count and not dry_run else None,
-        plan=plan,
+        plans=found,
     )
 
 
@@ -218,22 +218,20 @@ def _judge(feed: _Input, sidecar: Sidecar, bad: _BadLines) -> int:
     return lines
 
 
-def _planned(feed: _Input, publisher: Publisher) -> RoutePlan:
-    """The second pass of a dry run: where each command would go."""
-    plan, meter, lines = (
-        RoutePlan(publisher.routing, publisher.partitions),
-        Meter(feed.progress, feed.size, "plan"),
-        0,
-    )
+def _planned(feed: _Input, publisher: Publisher) -> Plans:
+    """The second pass of a dry run: where each command would go, by each way of routing."""
+    found = plans(publisher.routing, publisher.partitions)
+    meter, lines = Meter(feed.progress, feed.size, "plan"), 0
     for block in feed.again():
         if meter.is_due:
             meter.tell(lines, block.start)
         for line, item in read(feed.name, block, quick_lines(block.text, feed.source), feed.source):
             lines += 1
             if not isinstance(item, BadLine):
-                plan.add(line.number, item)
+                for plan in found.values():
+                    plan.add(line.number, item)
     meter.end(lines)
-    return plan
+    return found
 
 
 def _commands(feed: _Input, remembered: Remembered) -> Iterator[tuple[Ready, str]]:

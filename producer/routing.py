@@ -101,19 +101,33 @@ class Routing:
         )
 
     def route(self, command: Ready, partitions: int) -> Route:
-        """Where the command goes in a topic of so many partitions."""
+        """Where the command goes in a topic of so many partitions.
+
+        0: it isn't known how many. Then `mixed` names no partition, and no key where that depends on it.
+        """
         if self.partition_by is PartitionBy.USER and command.user_id:
             return Route(command.user_id, None, Why.USER)
         own = Why.GOODS if command.name in OF_GOODS else Why.USER
         if self.partition_by is not PartitionBy.MIXED:
             return Route(command.subject, None, own)
         place = self._places.get(command.subject) if own is Why.GOODS else None
+        if not partitions:
+            return self._unplaced(command, place is not None, own)
         if self.hot_by is HotBy.SPREAD:
             return self._spread(command, partitions, place is not None, own)
         return self._isolated(command, partitions, place, own)
 
     def _width(self, partitions: int) -> int:
         return self.hot_partitions or (1 if self.hot_by is HotBy.ISOLATE else partitions)
+
+    def _unplaced(self, command: Ready, is_hot: bool, own: Why) -> Route:
+        if self.hot_by is HotBy.ISOLATE:
+            return Route(command.subject, None, Why.ISOLATED if is_hot else own)
+        if not is_hot or not command.user_id:
+            return Route(command.subject, None, own)
+        width = self.hot_partitions
+        key = f"{command.subject}/{_share(command.user_id, width)}" if width else ""
+        return Route(key, None, Why.SPREAD)
 
     def _isolated(self, command: Ready, partitions: int, place: int | None, own: Why) -> Route:
         # The last ones are set aside. Only what would have come there moves, so all else stays in order. The

@@ -97,7 +97,9 @@ def publish(
         except LedgerError as error:
             account = _account(to.tally)
             return Answer(account | {"bad": bad.count, "bad_lines": bad.shown}, error=error)
-    return _planned(call, done, bad, unknown) if dry_run else _published(call, done, bad)
+    return (
+        _planned(call, done, bad, settings.partition_by, unknown) if dry_run else _published(call, done, bad)
+    )
 
 
 class _BadLines:
@@ -133,17 +135,26 @@ def _find_partitions(to: "Publisher", settings: "Settings") -> str:
     return ""
 
 
-def _planned(call: Call, done: "Published", bad: _BadLines, unknown: str) -> Answer:
+def _planned(call: Call, done: "Published", bad: _BadLines, by: PartitionBy, unknown: str) -> Answer:
     good = done.lines - done.bad
     call.out.say(f"would publish {counted(good, 'command')} to {done.topic}; {counted(done.bad, 'bad line')}")
-    assert done.plan
-    lanes = sorted(done.plan.lanes.items())
+    assert done.plans
+    lanes = sorted({at for plan in done.plans.values() for at in plan.lanes})
     if lanes:
-        call.out.table(("PARTITION", "COMMANDS"), [(at, count(commands)) for at, commands in lanes])
+        header = ("PARTITION", *(f"BY {by.upper()}" for by in done.plans))
+        rows = [(at, *(count(plan.lanes[at]) for plan in done.plans.values())) for at in lanes]
+        call.out.table(header, rows)
     plan = {
-        "lanes": [{"partition": at, "commands": commands} for at, commands in lanes],
-        "commands": [each._asdict() for each in done.plan.first],
+        "partition_by": by,
         "unknown": unknown,
+        "ways": [
+            {
+                "partition_by": way,
+                "lanes": [{"partition": at, "commands": n} for at, n in sorted(plan.lanes.items())],
+                "commands": [each._asdict() for each in plan.first],
+            }
+            for way, plan in done.plans.items()
+        ],
     }
     return Answer(_data(done, bad) | {"dry_run": True, "plan": plan}, error=_shortfall(done))
 

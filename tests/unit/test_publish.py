@@ -14,6 +14,7 @@ from ledger.domain.shares import share_of
 from ledger.errors import BadSettings, BrokerUnavailable
 from producer.jsonl import BadLine
 from producer.lines import BadInput
+from producer.partition_by import PartitionBy
 from producer.progress import InputProgress
 from producer.publish import publish_lines
 from producer.routing import Routing
@@ -109,23 +110,26 @@ def test_a_dry_run_sends_and_writes_nothing(orders, publisher, record):
 
 
 def test_a_dry_run_says_where_commands_would_go(orders, publisher):
-    """How many go to each partition; of the first ones the line, the id as far as it has one, key and reason.
-    Bad lines have no place. Without a broker the partitions aren't known."""
+    """By each way of routing: how many go to each partition; of the first ones the line, the id as far as it
+    has one, key and reason. Bad lines have no place. Without a broker the partitions aren't known."""
     purchase = b'{"type":"PurchaseGoods","user_id":"u","goods_id":"tea","quantity":1}\n'
     orders.write_bytes(GOOD % 1 + BAD + purchase * 30)
-    publisher.routing = Routing.of("user", [], "isolate", None)
-    plan = publish_lines(publisher, orders, dry_run=True, skip_bad=True).plan
-    assert plan
-    assert (plan.lanes, {each.partition for each in plan.first}) == ({}, {None})
+    publisher.routing = Routing.of("mixed", ["tea"], "isolate", None)
+    plans = publish_lines(publisher, orders, dry_run=True, skip_bad=True).plans
+    assert plans
+    assert [(each.lanes, {one.partition for one in each.first}) for each in plans.values()] == [
+        ({}, {None})
+    ] * 3
     publisher.connect()
-    plan = publish_lines(publisher, orders, dry_run=True, skip_bad=True).plan
-    assert plan
-    at = share_of("u", publisher.partitions)
-    assert plan.lanes == {at: 31}
-    assert plan.first[0] == (1, "1", "u", at, "user")
-    assert plan.first[1] == (3, None, "u", at, "user")
-    assert len(plan.first) == 20
-    assert publish_lines(publisher, orders, skip_bad=True).plan is None
+    plans = publish_lines(publisher, orders, dry_run=True, skip_bad=True).plans
+    assert plans
+    user, tea = share_of("u", publisher.partitions), share_of("tea", publisher.partitions)
+    assert plans[PartitionBy.USER].lanes == {user: 31}
+    assert plans[PartitionBy.USER].first[:2] == [(1, "1", "u", user, "user"), (3, None, "u", user, "user")]
+    assert plans[PartitionBy.GOODS].first[1] == (3, None, "tea", tea, "goods")
+    assert plans[PartitionBy.MIXED].first[1] == (3, None, "tea", publisher.partitions - 1, "isolated")
+    assert {len(each.first) for each in plans.values()} == {20}
+    assert publish_lines(publisher, orders, skip_bad=True).plans is None
 
 
 def test_standard_input_is_published(publisher, record, tmp_path, monkeypatch):

@@ -171,6 +171,18 @@ def test_purchases_of_hot_goods_are_spread_by_user(width):
     assert by.route(buys(goods="milk"), PARTITIONS) == ("milk", milk, Why.GOODS)
 
 
+@pytest.mark.parametrize(
+    ("hot_by", "width", "key"),
+    [("isolate", None, "tea"), ("spread", None, ""), ("spread", 3, f"tea/{share_of('anna', 3)}")],
+)
+def test_without_partitions_only_what_is_known_is_said(hot_by, width, key):
+    """A dry run without a broker: no partition, and no key that depends on how many there are."""
+    by = routing("mixed", ["tea"], hot_by, width)
+    assert by.route(buys(), 0) == (key, None, "isolated" if hot_by == "isolate" else "spread")
+    assert by.route(buys(goods="milk"), 0) == ("milk", None, "goods")
+    assert by.route(ready(RegisterUser(user_id="anna")), 0) == ("anna", None, "user")
+
+
 # What makes no sense
 
 
