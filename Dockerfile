@@ -13,7 +13,8 @@ COPY producer producer
 COPY gateway gateway
 COPY stockledger stockledger
 RUN pip install --no-cache-dir --no-deps --no-build-isolation . \
- && useradd --create-home --uid 10001 stockledger
+ && useradd --create-home --uid 10001 stockledger \
+ && install --directory --mode 700 --owner stockledger /var/lib/stockledger
 
 USER 10001
 WORKDIR /home/stockledger

@@ -15,13 +15,14 @@ import pytest
 from stockledger.embedded.postgres import free_port
 from tests.support import retail
 from tests.support.cli import Cli
+from tests.support.doorstep import Client
 from tests.support.publish import buys, shop
 from tests.support.workers import wait_for
 
 UP_TIMEOUT_S = 540
 """The first time the image is built with everything that pip fetches."""
 TIMEOUT_S = 120
-PROGRAMS = ("migrate", "worker", "project")
+PROGRAMS = ("migrate", "worker", "project", "gateway")
 SHOP = shop(stock=5)
 ORDERS = [buys("order-1", quantity=3), buys("order-2", quantity=3), buys("order-1", quantity=3)]
 
@@ -30,7 +31,7 @@ class Compose:
     """A project of its own in a copy of the checkout, on free ports, with an image of its own name."""
 
     def __init__(self, command: list[str], checkout: Path) -> None:
-        self.ports = {"POSTGRES_PORT": free_port(), "KAFKA_PORT": free_port()}
+        self.ports = {name: free_port() for name in ("POSTGRES_PORT", "KAFKA_PORT", "GATEWAY_PORT")}
         self.name = f"stockledger-test-{os.getpid()}"
         own_image = {"services": {name: {"image": self.name} for name in PROGRAMS}}
         override = checkout / "override.json"  # JSON is YAML
@@ -125,6 +126,7 @@ def test_a_clean_copy_comes_up_and_applies_what_the_host_publishes(compose):
     assert stockledger("status")["lag"] == 0
     assert stockledger("verify", "--topic")["checks"][-1]["name"] == "topic"
     projections_are_current(stockledger)
+    the_gateway_sells(compose, stockledger)
     rights_are_the_least(compose, dsn)
     demo = run(["docker", "run", "--rm", "--network", "none", compose.name, "demo", "--json"])
     assert demo.returncode == 0, demo.stdout + demo.stderr
@@ -138,6 +140,34 @@ def projections_are_current(stockledger):
 
     assert {"purchases_by_user", "sales_by_day"} <= lags().keys()
     wait_for("projections that are current", lambda: not any(lags().values()))
+
+
+def the_gateway_sells(compose, stockledger):
+    """It is healthy and lets nobody in, until somebody has made a token; then it sells."""
+    door = Client(f"http://127.0.0.1:{compose.ports['GATEWAY_PORT']}")
+    wait_for("its health", lambda: compose.facts("gateway")["State"]["Health"]["Status"] == "healthy")
+    assert door.buys("refused").status == 401
+    made = [
+        "exec",
+        "-T",
+        "gateway",
+        "stockledger",
+        "token",
+        "add",
+        "web",
+        "--source",
+        "web",
+        "--rights",
+        "buy",
+    ]
+    door.token = json.loads(compose(*made, "--json"))["token"]
+    told = wait_for("a token that is known", lambda: accepted(door.buys("by-compose")))
+    assert (told.status, told.body["outcome"]) == (200, "applied")
+    assert stockledger("outcome", "by-compose")["outcomes"][0]["source"] == "web"
+
+
+def accepted(told):
+    return told if told.status != 401 else None
 
 
 def rights_are_the_least(compose, dsn):

@@ -90,9 +90,9 @@ def supported():
     return or_skip
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def open_shop(services, template_database, kafka):
-    """A ledger of the module's own: anna can buy tea, ben no more, and a worker applies what comes."""
+    """A ledger for all tests of gateways: anna can buy tea, ben no more, and a worker applies what comes."""
     name = f"commands-{uuid.uuid4().hex[:12]}"
     services.kafka.create_topic(name, 2)
     with database(services, name.replace("-", "_"), template_database) as made:

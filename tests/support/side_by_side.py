@@ -23,6 +23,12 @@ TOGETHER = {
     "tests/e2e/test_known_topic.py": "the group by default",
     "tests/e2e/test_readme.py": "the group by default",
     "tests/e2e/test_tutorial.py": "the group by default",
+    "tests/kafka/test_gateway.py": "the open shop",
+    "tests/kafka/test_gateway_document.py": "the open shop",
+    "tests/kafka/test_gateway_guard.py": "the open shop",
+    "tests/kafka/test_gateway_idempotency.py": "the open shop",
+    "tests/kafka/test_gateway_reads.py": "the open shop",
+    "tests/kafka/test_gateway_stock.py": "the open shop",
 }
 """Files that would meet each other, by what they have in common."""
 
@@ -40,7 +46,9 @@ SPREAD = {
 
 SECONDS = {
     "the group by default": 240,
+    "the open shop": 120,
     "tests/kafka/test_lost_tail.py": 240,
+    "tests/kafka/test_shop.py": 40,
     "tests/e2e/test_publish_run_answer.py": 190,
     "tests/chaos/test_rebuild_kills.py": 120,
     "tests/postgres/test_verify_parts.py": 100,

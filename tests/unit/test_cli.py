@@ -398,6 +398,15 @@ def test_the_next_step_works_where_it_is_printed(monkeypatch, tmp_path):
     assert as_typed("stockledger doctor") == "stockledger doctor"
 
 
+def test_a_gateway_without_its_packages_names_the_extra():
+    """Installed without the extra, `serve` says how to install it, and nothing is connected to."""
+    words = ["serve", "--source", "web", "-X", "bootstrap.servers=nowhere:1"]
+    script = f"import sys; sys.modules['uvicorn'] = None; from stockledger import cli; cli.execute({words!r})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "serve needs the package uvicorn" in done.stderr
+    assert "stockledger[gateway]" in done.stderr
+
+
 def options():
     """Every option of every verb that takes a number."""
 
