@@ -81,6 +81,13 @@ def test_a_hot_item_that_was_never_listed_is_only_noted(busy):
     cli.environment |= {"STOCKLEDGER_PARTITION_BY": "mixed", "STOCKLEDGER_HOT_GOODS": '["tea", "no,tea"]'}
     assert cli("hot")["unlisted"] == ["no,tea"]
     assert "no,tea are on the list of hot goods, and were never listed" in cli.said
+
+
+@pytest.mark.real_kafka
+def test_doctor_looks_at_the_routing(busy):
+    """It names a hot item that was never listed, and refuses what the topic has too few partitions for."""
+    cli = busy.cli
+    cli.environment |= {"STOCKLEDGER_PARTITION_BY": "mixed", "STOCKLEDGER_HOT_GOODS": '["tea", "no,tea"]'}
     [found] = [each for each in cli("doctor")["findings"] if each["what"] == "routing"]
     assert (found["level"], "no,tea was never listed" in found["found"]) == ("warn", True)
     cli.environment["STOCKLEDGER_HOT_PARTITIONS"] = "4"

@@ -66,8 +66,10 @@ SECONDS = {
     "tests/kafka/test_group.py": 60,
     "tests/e2e/test_compose.py": 50,
     "tests/postgres/test_interleavings_generations.py": 50,
+    "tests/kafka/test_routed.py": 50,
     "tests/kafka/test_postgres_faults.py": 40,
     "tests/e2e/test_how_to.py": 30,
+    "tests/e2e/test_routed_month.py": 20,
     "tests/kafka/test_lifecycle.py": 15,
 }
 """How long a file takes, or a test of one in SPREAD, on slow cores; roughly, and only what takes long."""
