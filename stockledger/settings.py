@@ -244,11 +244,14 @@ class Settings(BaseSettings):
 def load(options: Mapping[str, object] | None = None, properties: Sequence[str] = ()) -> Settings:
     """The settings of this process: `options` by field name (None: not given), `properties` as `name=value`.
 
+    Whoever asks for another routing than `mixed` means no list of hot goods that the environment holds.
     Raises BadSettings naming the setting and its origin, never its value.
     """
     given: dict[str, Any] = {name: value for name, value in (options or {}).items() if value is not None}
     overrides = dict(_split(text) for text in properties)
     origins = _origins() | {name: _option(name) for name in given} | dict.fromkeys(overrides, "-X")
+    if given.get("partition_by", PartitionBy.MIXED) != PartitionBy.MIXED:
+        given = {"hot_goods": (), "hot_partitions": None} | given
     try:
         settings = Settings(kafka=overrides, **given)
     except ValidationError as error:

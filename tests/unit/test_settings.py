@@ -311,6 +311,16 @@ def test_settings_of_routing_that_do_not_fit_together_are_refused(env):
         load().routing()
 
 
+def test_an_option_puts_the_variables_of_hot_goods_aside(env):
+    """Where the environment says mixed, `--partition-by user` alone is enough for once. With
+    both on the command line it is refused as ever."""
+    env(PARTITION_BY="mixed", HOT_GOODS="tea", HOT_PARTITIONS="2")
+    assert load({"partition_by": "user"}).routing() == Routing.of("user", [], "isolate", None)
+    assert load({"hot_goods": ["milk"]}).routing() == Routing.of("mixed", ["milk"], "isolate", 2)
+    with pytest.raises(BadSettings, match="hot_goods is given, but partition_by is user"):
+        load({"partition_by": "user", "hot_goods": ["tea"]}).routing()
+
+
 def test_whoever_publishes_routes_by_the_settings(env):
     """`publish` and `serve` are given their publisher in one place, with all of the routing."""
     env(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1", PARTITION_BY="mixed", HOT_GOODS="tea,milk")
