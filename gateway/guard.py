@@ -25,6 +25,8 @@ Asgi = Callable[[AsgiScope, Receive, Send], Awaitable[None]]
 BODY_MAX = 64 * 1024
 BODY_WAIT_S = 10.0
 OPEN_PATHS = {"/livez", "/readyz", "/openapi.json"}
+NUL = b"%00"
+"""As an address has it; Postgres' text can't."""
 HEADERS = [
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
@@ -120,6 +122,8 @@ class Guard:
     async def _serve(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         headers = _headers(scope)
         self._hosts.require(headers.get("host"))
+        if NUL in scope["raw_path"] or NUL in scope["query_string"]:
+            raise Problem.bad("", "the address has a NUL character, which no id and no text has")
         if scope["path"] not in OPEN_PATHS:
             caller = self._caller(headers.get("authorization"))
             if not self._buckets.setdefault(caller.name, Bucket(self._per_s)).take():

@@ -252,7 +252,7 @@ def test_what_became_of_a_command(door, open_shop):
     other = door("GET", f"{path}?source=shop")
     assert (other.status, other.body["source"]) == (404, "shop")
     assert door("GET", "/v1/commands/user-ben?source=shop").body["outcome"] == "applied"
-    assert door("GET", "/v1/commands/%00%FF").status == 404
+    assert door("GET", "/v1/commands/%FF%0A").status == 404
 
 
 def test_the_same_answer_however_it_was_sent(door, open_shop):

@@ -96,6 +96,9 @@ def test_what_a_user_bought(door, open_shop):
         ("/v1/goods/tea/events?after=99999999999999999999", "after"),
         ("/v1/users/anna/purchases?after=1", "after"),
         ("/v1/dead-letters?status=lost", "status"),
+        ("/v1/dead-letters?code=a%00b", ""),
+        ("/v1/goods/a%00b/events", ""),
+        ("/v1/users/a%00b/purchases", ""),
         ("/v1/dead-letters/redrive?dry_run=perhaps", "dry_run"),
     ],
 )

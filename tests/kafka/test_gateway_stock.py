@@ -114,6 +114,7 @@ def test_the_past(doors, open_shop):
         ("/tea?as_of=yesterday", "as_of"),
         ("/tea?as_of=999999", "as_of"),
         ("/tea?as_of=2010-02-30", "as_of"),
+        ("/%00?as_of=1", ""),
         ("", "goods_id"),
         ("?goods_id=tea&band=low", "goods_id"),
         ("?band=none", "band"),
