@@ -20,18 +20,24 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 BUILT = ROOT / "build/release"
+PACKAGES = ("consumer", "gateway", "ledger", "producer", "stockledger")
 TIMEOUT_S = 600
 HEADING = re.compile(r"^## \[(\d+\.\d+\.\d+)\] - (\d{4}-\d{2}-\d{2}|unreleased)$", re.MULTILINE)
 OPERATORS = "**Operators must**"
 USER = '''"""A program that uses the public names, as its author's type checker sees it."""
 
-from stockledger import Ledger, Publisher, PurchaseGoods, Receipt, RecordedOutcome
+from stockledger import Ledger, Publisher, PurchaseGoods, Receipt, RecordedOutcome, Shop
 
 
 def buy(publisher: Publisher, ledger: Ledger) -> RecordedOutcome:
     """Send one purchase and wait for its outcome."""
     receipt: Receipt = publisher.send(PurchaseGoods(user_id="1", goods_id="2", quantity=3), id="4")
     return ledger.wait(receipt, timeout_s=1.0)
+
+
+def buy_at(shop: Shop) -> RecordedOutcome:
+    """The same in one call."""
+    return shop.buy_goods("1", "2", 3, request_id="4")
 '''
 
 
@@ -99,7 +105,7 @@ def rebuilt(sdist: Path, folder: Path) -> Path:
 def require_whole(wheel: Path) -> int:
     """The number of files in the wheel: those of git in the five packages, and no other."""
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    kept = run("git", "ls-files", "--", "consumer", "ledger", "producer", "stockledger", cwd=ROOT).split()
+    kept = run("git", "ls-files", "--", *PACKAGES, cwd=ROOT).split()
     if packed != set(kept):
         raise Unfit(f"wheel and git differ in {', '.join(sorted(packed ^ set(kept)))}")
     return len(packed)
