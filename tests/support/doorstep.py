@@ -63,9 +63,16 @@ class Heard(NamedTuple):
 class Client:
     """Asks one gateway, each request on a connection of its own."""
 
-    def __init__(self, address: str, token: str = "", trust: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        token: str = "",
+        trust: ssl.SSLContext | None = None,
+        timeout_s: float = PATIENCE_S,
+    ) -> None:
         self.address = address
         self.token = token
+        self._timeout_s = timeout_s
         self._trust = trust
 
     def __call__(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] = {}) -> Heard:
@@ -88,8 +95,8 @@ class Client:
 
     def _connection(self, host: str, port: int | None) -> http.client.HTTPConnection:
         if self._trust:
-            return http.client.HTTPSConnection(host, port, timeout=PATIENCE_S, context=self._trust)
-        return http.client.HTTPConnection(host, port, timeout=PATIENCE_S)
+            return http.client.HTTPSConnection(host, port, timeout=self._timeout_s, context=self._trust)
+        return http.client.HTTPConnection(host, port, timeout=self._timeout_s)
 
     def buys(self, key: str, wait: int = 30, headers: Mapping[str, str] = {}, **fields: Any) -> Heard:
         """Anna buys a tea, or what is said otherwise."""
@@ -205,7 +212,7 @@ def gateway(
 class Served:
     """`stockledger serve` in a process of its own, and all that it has said."""
 
-    def __init__(self, group: Group, *arguments: str, **settings: str) -> None:
+    def __init__(self, group: Group, *arguments: str, port: int = 0, **settings: str) -> None:
         named = {
             "DSN": group.dsn,
             "TOPIC": group.topic,
@@ -213,7 +220,7 @@ class Served:
             **settings,
         }
         environment = inherited() | {f"STOCKLEDGER_{name}": value for name, value in named.items()}
-        words = ["serve", "--port", "0", "--json", "--log-format", "json", *arguments]
+        words = ["serve", "--port", str(port), "--json", "--log-format", "json", *arguments]
         self.said: list[str] = []
         self.process = subprocess.Popen(
             [sys.executable, "-m", "stockledger", *words],
