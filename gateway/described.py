@@ -126,7 +126,12 @@ STOCKS: dict[int | str, Json] = {
 }
 ASKED = refusals(*ANYWHERE, *WITH_TOKEN, 503)
 EVENTS: dict[int | str, Json] = {
-    200: {"model": EventsBody, "description": "A page.", "headers": {POSITION: STANDS[POSITION]}},
+    200: {
+        "model": EventsBody,
+        "description": "A page; or, if that is accepted, a stream without an end.",
+        "headers": {POSITION: STANDS[POSITION]},
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    },
     **ASKED,
     **refusals(409),
 }

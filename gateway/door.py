@@ -34,6 +34,33 @@ class Reads:
     operations: Operations
 
 
+class Room:
+    """So many may be in it at once."""
+
+    def __init__(self, places: int) -> None:
+        self._places = places
+        self._taken = 0
+
+    def require(self, number: int) -> None:
+        """Raise Problem where so many more can't come in; one alone always can."""
+        if self._taken and self._taken + number > self._places:
+            raise Problem(
+                503,
+                f"{self._taken} requests wait already, so this one isn't heard: nothing was published",
+                remedy="send the same again later",
+                retryable=True,
+            )
+
+    @contextmanager
+    def taken(self, number: int = 1) -> Iterator[None]:
+        """So many are in it."""
+        self._taken += number
+        try:
+            yield
+        finally:
+            self._taken -= number
+
+
 class Door:
     """One per process. `is_draining`: it was asked to end; what comes now had better go elsewhere."""
 
@@ -41,8 +68,9 @@ class Door:
         self.till = till
         self.reads = reads
         self.is_draining = False
-        self._waiting = 0
-        self._waiting_max = waiting_max
+        self.waits = Room(waiting_max)
+        """For commands and questions that wait."""
+        self.streams = Room(waiting_max)
         self._over: asyncio.Future[None] | None = None
         self._threads = ThreadPoolExecutor(THREADS, "stockledger-ask")
 
@@ -52,31 +80,20 @@ class Door:
             self._over = asyncio.get_running_loop().create_future()
         await suspending(future, timeout_s, self._over)
 
-    async def ask(self, question: Callable[[], T]) -> T:
-        """The answer to what has to be asked in a thread; there are a few. Raises Problem as `waiting`."""
-        with self.waiting(1):
+    async def ask(self, question: Callable[[], T], *, surely: bool = False) -> T:
+        """The answer to what has to be asked in a thread; there are a few.
+
+        Raises Problem where too many wait already, unless it must `surely` be asked.
+        """
+        if not surely:
+            self.waits.require(1)
+        with self.waits.taken():
             return await asyncio.get_running_loop().run_in_executor(self._threads, question)
 
     def end_waiting(self) -> None:
         """Whoever waits is told what is known by now."""
         if self._over and not self._over.done():
             self._over.set_result(None)
-
-    @contextmanager
-    def waiting(self, number: int) -> Iterator[None]:
-        """So many commands or questions wait. Raises Problem where too many do."""
-        if self._waiting and self._waiting + number > self._waiting_max:
-            raise Problem(
-                503,
-                f"{self._waiting} requests wait already, so this one isn't heard: nothing was published",
-                remedy="send the same again later",
-                retryable=True,
-            )
-        self._waiting += number
-        try:
-            yield
-        finally:
-            self._waiting -= number
 
     async def require_ready(self) -> None:
         """Raise Problem if it is to end, or Kafka or the database doesn't answer."""

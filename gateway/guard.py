@@ -111,7 +111,8 @@ class Guard:
         try:
             await self._serve(scope, receive, answering)
         except Problem as problem:
-            await answering.refuse(problem)
+            if not answering.began:
+                await answering.refuse(problem)
         except Exception as fault:  # noqa: BLE001 (else the server would log it, with all that it quotes)
             self._log.failed(scope["method"], _template(scope), fault)
             if not answering.began:

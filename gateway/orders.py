@@ -122,7 +122,8 @@ def routes(door: Door) -> APIRouter:
 
 async def answered(door: Door, orders: Sequence[Order], timeout_s: float) -> list[HttpAnswer]:
     """What became of each order, in their order."""
-    with door.waiting(len(orders)):
+    door.waits.require(len(orders))
+    with door.waits.taken(len(orders)):
         replies = await door.till.answers(orders, timeout_s, door.wait)
     return [told(reply, door.till.topic, order.command) for reply, order in zip(replies, orders, strict=True)]
 

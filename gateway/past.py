@@ -9,12 +9,14 @@ from collections.abc import Callable
 from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
+from gateway import streams
 from gateway.described import EVENTS, POSITION, PURCHASES
 from gateway.door import Door, may
 from gateway.problem import JSON, Problem, written
 from gateway.reports import PurchasesBody
+from gateway.streams import AT_A_TIME, Following
 from gateway.tokens import Right
 from ledger.domain.moment import given_position
 from ledger.domain.token import AnyPosition
@@ -24,6 +26,9 @@ from ledger.store.connection.database import Connection
 from ledger.store.reads.history import StoredEvent
 
 LIMIT_MAX = 1000
+LastEventId = Annotated[
+    str | None, Header(alias="Last-Event-ID", description="The last event that was received: go on after it.")
+]
 PLACE = re.compile(r"([0-9]{1,18})\.([0-9]{1,9})")
 Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description="So many at most.")]
 
@@ -43,13 +48,20 @@ def routes(door: Door) -> APIRouter:
 
     @router.get("/v1/events", responses=EVENTS, summary="All events, in journal order")
     async def journal(
+        request: Request,
         after: Annotated[
             str, Query(description="Those after this: an event's id, a position (all of it), or a token.")
         ] = "0",
         limit: Limit = 100,
+        last_event_id: LastEventId = None,
     ) -> Response:
-        """CloudEvents; the `id` of each is its place, `<position>.<ordinal>`."""
-        position, ordinal = _place(after)
+        """CloudEvents; the `id` of each is its place, `<position>.<ordinal>`.
+
+        With `Accept: text/event-stream` it goes on with what comes. `Last-Event-ID` says where.
+        """
+        position, ordinal = _place(last_event_id or after)
+        if streams.wanted(request):
+            return await streams.stream(door, _of_journal(position, ordinal))
         return await page(
             lambda conn: pages.of_journal(conn, position, ordinal, limit),
             "/v1/events",
@@ -59,11 +71,23 @@ def routes(door: Door) -> APIRouter:
 
     @router.get("/v1/goods/{goods_id:path}/events", responses=EVENTS, summary="The events of an item")
     async def goods(
+        request: Request,
         goods_id: str,
         after: Annotated[int, Query(ge=0, lt=2**63, description="Those after this version.")] = 0,
         limit: Limit = 100,
+        last_event_id: LastEventId = None,
     ) -> Response:
-        """In their order, each with its version. There are none of goods that were never listed."""
+        """In their order, each with its version. There are none of goods that were never listed.
+
+        With `Accept: text/event-stream` it goes on with what comes. `Last-Event-ID` says where.
+        """
+        if last_event_id is not None:
+            place = _event_id(last_event_id)
+            after = await door.ask(
+                lambda: door.reads.lender.ask(lambda conn: pages.version_at(conn, goods_id, place))
+            )
+        if streams.wanted(request):
+            return await streams.stream(door, _of_goods(goods_id, after))
         return await page(
             lambda conn: pages.of_goods(conn, goods_id, after, limit),
             f"/v1/goods/{quote(goods_id, safe='')}/events",
@@ -96,6 +120,30 @@ def routes(door: Door) -> APIRouter:
         return Response(written(body.model_dump(mode="json")), media_type=JSON)
 
     return router
+
+
+def _of_journal(position: AnyPosition, ordinal: int | None) -> Following:
+    """All events after this place."""
+    return Following(
+        lambda conn, known: pages.of_journal(conn, position, ordinal, AT_A_TIME, known),
+        lambda last: _of_journal(last.position, last.ordinal),
+        lambda end: _of_journal(end, None),
+    )
+
+
+def _of_goods(goods_id: str, version: int) -> Following:
+    """The events of the goods after this version."""
+    return Following(
+        lambda conn, known: pages.of_goods(conn, goods_id, version, AT_A_TIME, known),
+        lambda last: _of_goods(goods_id, last.version),
+        lambda end: _of_goods(goods_id, version),
+    )
+
+
+def _event_id(text: str) -> tuple[int, int]:
+    if found := PLACE.fullmatch(text):
+        return int(found[1]), int(found[2])
+    raise Problem.bad("Last-Event-ID", "is no event's id")
 
 
 def _place(after: str) -> tuple[AnyPosition, int | None]:

@@ -4,6 +4,7 @@ A page is a few short statements, each as of its own moment: what is committed a
 The caller's connection is in autocommit.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ledger.domain.goods import goods_stream
@@ -34,12 +35,15 @@ class PurchasePage(NamedTuple):
     next: tuple[int, int] | None
 
 
-def of_journal(conn: Connection, after: AnyPosition, ordinal: int | None, limit: int) -> EventPage:
-    """The events after this ordinal of the position, or after all of it (None). A token proves its history.
+def of_journal(
+    conn: Connection, after: AnyPosition, ordinal: int | None, limit: int, known: Sequence[str] = ()
+) -> EventPage:
+    """The events after this ordinal of the position, or after all of it (None).
 
-    Raises HistoryChanged, and ValueError for a text that is no token.
+    A token proves its history, and so do those that are `known`. Raises HistoryChanged, and ValueError for a
+    text that is no token.
     """
-    end = history.end(conn, [after] if isinstance(after, str) else [])
+    end = history.end(conn, [*known, *([after] if isinstance(after, str) else [])])
     position = position_of(after)
     first = position + 1 if ordinal is None else position
     found: list[StoredEvent] = []
@@ -54,9 +58,16 @@ def of_journal(conn: Connection, after: AnyPosition, ordinal: int | None, limit:
     return EventPage(found[:limit], events.source(conn), str(end), len(found) > limit)
 
 
-def of_goods(conn: Connection, goods_id: str, after_version: int, limit: int) -> EventPage:
-    """The events of the goods after this version."""
-    end = history.end(conn, [])
+def version_at(conn: Connection, goods_id: str, place: tuple[int, int]) -> int:
+    """The version of the goods after all that came up to this place; 0 if nothing did."""
+    return history.version_at(conn, goods_stream(goods_id), *place)
+
+
+def of_goods(
+    conn: Connection, goods_id: str, after_version: int, limit: int, known: Sequence[str] = ()
+) -> EventPage:
+    """The events of the goods after this version. Raises HistoryChanged."""
+    end = history.end(conn, known)
     found = history.of_stream(conn, goods_stream(goods_id), after_version, end.position, limit + 1)
     return EventPage(found[:limit], events.source(conn), str(end), len(found) > limit)
 

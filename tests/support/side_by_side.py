@@ -29,6 +29,7 @@ TOGETHER = {
     "tests/kafka/test_gateway_idempotency.py": "the open shop",
     "tests/kafka/test_gateway_reads.py": "the open shop",
     "tests/kafka/test_gateway_stock.py": "the open shop",
+    "tests/kafka/test_gateway_streams.py": "the open shop",
 }
 """Files that would meet each other, by what they have in common."""
 

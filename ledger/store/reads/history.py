@@ -111,6 +111,10 @@ LEVEL = """
 SELECT sum(e.delta)::bigint, max(e.version) FROM ledger.event e JOIN ledger.journal j USING (entry)
 WHERE e.stream = %s AND j.position <= %s
 """
+VERSION_AT = """
+SELECT coalesce(max(e.version), 0) FROM ledger.event e JOIN ledger.journal j USING (entry)
+WHERE e.stream = %s AND (j.position, e.ordinal) <= (%s, %s)
+"""
 LEVELS: LiteralString = (
     "SELECT e.stream, sum(e.delta)::bigint, max(e.version) FROM"
     + EVENTS
@@ -138,6 +142,12 @@ def _in_order(conn: Connection, first: int, last: int, wanted: Wanted, at_a_time
             part = found._replace(first_ordinal=ordinal, last_ordinal=ordinal + at_a_time - 1)
             rows = conn.execute(IN_ORDER, part._asdict() | wanted._asdict())
             yield Piece(_stored(rows), found.last + 1 if ordinal == ordinals[-1] else found.first)
+
+
+def version_at(conn: Connection, stream: str, position: int, ordinal: int) -> int:
+    """The stream's version after all that came up to this place; 0 if nothing did."""
+    ((version,),) = conn.execute(VERSION_AT, (stream, position, ordinal))
+    return int(version)
 
 
 def of_stream(conn: Connection, stream: str, after_version: int, last: int, limit: int) -> list[StoredEvent]:
