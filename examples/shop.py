@@ -21,7 +21,7 @@ from uuid import UUID, uuid4
 from fastapi import Cookie, FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from stockledger import HistoryChanged, HostCache, Ledger, LedgerError, Publisher, PurchaseGoods, StockCache
+from stockledger import HistoryChanged, HostCache, LedgerError, Shop, StockCache
 
 DSN = os.environ.get("STOCKLEDGER_DSN", "")
 KAFKA = {"bootstrap.servers": os.environ.get("STOCKLEDGER_KAFKA_BOOTSTRAP_SERVERS", "localhost:9092")}
@@ -32,18 +32,18 @@ OUTCOME_WAIT_S = 10.0
 REFRESH = '<meta http-equiv="refresh" content="2">'
 
 cache = HostCache(FOLDER, dsn=DSN) if FOLDER else StockCache(DSN, strategy="copy")
-ledger = Ledger(DSN)
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """The cache follows the ledger for as long as the application runs."""
+    """The cache follows the ledger, and the shop is open, for as long as the application runs."""
     await asyncio.to_thread(cache.start)
+    app.state.shop = await asyncio.to_thread(Shop, KAFKA, TOPIC, "shop-page", DSN)
     try:
         yield
     finally:
+        await asyncio.to_thread(app.state.shop.close)
         await asyncio.to_thread(cache.close)
-        ledger.close()
 
 
 def html(body: str, status: int = 200, head: str = "") -> HTMLResponse:
@@ -93,10 +93,7 @@ def buy(goods_id: str, id: UUID) -> Response:
     """Buy one. The id came with the button, so a second click sends the same again, and it counts once."""
     if cache.get(goods_id) is None:  # or anybody could fill the ledger with rejections
         return html(f"<p>There are no goods {escape(goods_id)}", 404)
-    # It is one thread's. A busy shop keeps one in a thread of its own, and makes a new one after a fault.
-    with Publisher(KAFKA, TOPIC, source="shop-page") as publisher:
-        receipt = publisher.send(PurchaseGoods(user_id=USER, goods_id=goods_id, quantity=1), id=id)
-    found = ledger.wait(receipt, OUTCOME_WAIT_S)
+    found = app.state.shop.buy_goods(USER, goods_id, 1, request_id=id, timeout_s=OUTCOME_WAIT_S)
     if found.outcome != "applied":
         return html(f"<p>Not bought: {(found.reason or found.outcome).replace('_', ' ')}", 409)
     response = RedirectResponse("/", 303)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,14 @@ def stockledger(services, ledger_dsn, topic, kafka_settings):
     return made
 
 
+def said(reader, text, language, runs):
+    """What the page's program in this language prints."""
+    [program] = re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
+    client = [*runs, reader.here(program)]
+    done = subprocess.run(client, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
+    return done.stdout
+
+
 def test_the_page(stockledger, tmp_path):
     """Every line ends well; what is bought is bought once; a program repeats until it has the outcome."""
     port = free_port()
@@ -45,14 +54,15 @@ def test_the_page(stockledger, tmp_path):
                 reader.goes_on(line.text)
             elif line.language == "sh":
                 reader.types(Command(line.text, ANYTHING))
-        [program] = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
-        client = [sys.executable, "-c", reader.here(program)]
-        done = subprocess.run(client, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
-        assert done.stdout == "applied\n"
+        bought = ["order-100", "order-101", "stock-22720"]
+        assert said(reader, text, "python", [sys.executable, "-c"]) == "applied\n"
+        if node := shutil.which("node"):
+            assert said(reader, text, "js", [node, "-e"]) == "applied\n"
+            bought.append("order-102")
         reader.interrupts()
-    for id in ("order-100", "order-101", "stock-22720"):
+    for id in bought:
         [found] = stockledger("outcome", id)["outcomes"]
         assert (found["source"], found["outcome"]) == ("shop-uk", "applied")
-    assert stockledger("stock", "85123A")["on_hand"] == 1000 - 2 * 6
+    assert stockledger("stock", "85123A")["on_hand"] == 1000 - (len(bought) - 1) * 6
     tokens = json.loads((tmp_path / "tokens.json").read_text())["tokens"]
     assert tokens == []  # the page revokes the one that it made

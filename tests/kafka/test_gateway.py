@@ -14,6 +14,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from gateway.bodies import OutcomeBody, PendingBody, ProblemBody
 from gateway.shop import Shop
 from ledger.api import Ledger
+from tests.support import shapes
 from tests.support.doorstep import PURCHASE, SOURCE, Client, Served, gateway, records
 from tests.support.proxy import Proxy
 from tests.support.workers import PATIENCE_S, wait_for
@@ -354,6 +355,9 @@ def test_asked_to_end_it_answers_whoever_waits(still):
         wait_for("no readiness", lambda: door("GET", "/readyz").status == 503)
         assert waits.result(PATIENCE_S).status == 202
         assert served.ends() == 0, served.said
+        [answer] = [json.loads(line) for line in served.said if '"ok"' in line]
+        assert answer == {"ok": True, "address": door.address}
+    assert shapes.undocumented(["serve"], answer) == []
     still.catch_up()
     with gateway(still) as other:
         assert other.buys("in-hand").replayed

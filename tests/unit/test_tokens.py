@@ -10,6 +10,7 @@ import pytest
 
 from gateway.tokens import Caller, Callers, Right, add, read, revoke
 from ledger.errors import BadSettings
+from tests.support.cli import Cli
 
 ALL = frozenset(Right)
 
@@ -109,3 +110,14 @@ def test_the_file_is_json_that_can_be_looked_at(path):
     [entry] = json.loads(path.read_text())["tokens"]
     assert entry["rights"] == ["buy", "read"]
     assert entry.keys() == {"name", "source", "rights", "sha256", "created_at"}
+
+
+def test_the_verbs_answer_with_what_is_documented(path):
+    """`token add` tells the token once, `list` shows the others' names, `revoke` says whose it was."""
+    stockledger = Cli("", "", "x", TOKENS=str(path))
+    made = stockledger("token", "add", "shop", "--source", "shop-uk", "--rights", "buy,read")
+    assert callers(path).find(made["token"]) is not None
+    assert [each["name"] for each in stockledger("token", "list")["tokens"]] == ["shop"]
+    assert made["token"] not in stockledger.said
+    assert stockledger("token", "revoke", "shop")["name"] == "shop"
+    assert stockledger("token", "revoke", "shop", exits=4)["error"]["code"] == "SL-CLI-002"
