@@ -345,6 +345,14 @@ def test_many_who_wait_hold_no_thread_and_no_connection(still):
 # Its end
 
 
+def is_ending(door):
+    """Whether it says so; or has closed its port by now, on a machine that is too busy to ask in time."""
+    try:
+        return door("GET", "/readyz").status == 503
+    except OSError:
+        return True
+
+
 def test_asked_to_end_it_answers_whoever_waits(still):
     """At SIGTERM it isn't ready any more; a request in hand is told what is known; exit 0, in time."""
     with Served(still, "--source", SOURCE) as served, ThreadPoolExecutor(1) as pool:
@@ -352,7 +360,7 @@ def test_asked_to_end_it_answers_whoever_waits(still):
         waits = pool.submit(door.buys, "in-hand", wait=30)
         wait_for("the record", lambda: records(still))
         served.process.send_signal(signal.SIGTERM)
-        wait_for("no readiness", lambda: door("GET", "/readyz").status == 503)
+        wait_for("no readiness", lambda: is_ending(door))
         assert waits.result(PATIENCE_S).status == 202
         assert served.ends() == 0, served.said
         [answer] = [json.loads(line) for line in served.said if '"ok"' in line]

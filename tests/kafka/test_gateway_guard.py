@@ -216,7 +216,7 @@ def test_the_largest_body_is_read(door, tokens):
 
 def test_who_asks_too_often_is_told_when_to_ask_again(open_shop, tokens):
     """429 with Retry-After, for that token alone."""
-    with gateway(open_shop, tokens=tokens[0], per_s=2) as door:
+    with gateway(open_shop, tokens=tokens[0], per_s=0.5) as door:
         read, buy = (with_token(door, tokens[1][right]) for right in (Right.READ, Right.BUY))
         told = wait_for("a refusal", lambda: _refused(read("GET", "/v1/commands/none")))
         assert (told.code, told.headers["retry-after"]) == ("SL-HTTP-429", "1")
