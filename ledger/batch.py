@@ -5,9 +5,12 @@
     3 load     lock the stock rows, then read them, then accounts: one round trip; purchases to cancel
     4 decide   pure, in offset order; repeats inside the batch are met here
     5 append   register, events and cancellations by COPY, each in the order of its primary key
-    6 project  stock and accounts, set-wise; rows that were locked are written in the round trip of the seal
-    7 dead     records that are no command, conflicts and gaps: same transaction
-    8 seal     position, counter compared, chain, journal row, and COMMIT in one round trip
+    6 dead     records that are no command, conflicts and gaps: likewise
+    7 project  stock and accounts, set-wise
+    8 seal     position, counter compared, chain, journal row, and COMMIT
+
+The last four are one message, so that the locks are held for as few round trips as can be: one for each table
+that rows are sent to, and one.
 
 Lock order: lane; stock rows, sorted; appended rows, table by table in primary key order; head, last.
 What can't be locked (accounts, rows that don't exist) is guarded by the head's catalogue counter.
@@ -23,9 +26,9 @@ from ledger.domain.decider import State
 from ledger.domain.delivery import Batch, Request
 from ledger.domain.outcome import Outcome
 from ledger.errors import Contended, Contradiction
-from ledger.store.connection import copy
+from ledger.store.connection.copy import Rows, in_order
 from ledger.store.connection.database import Connection, rollback, transaction
-from ledger.store.connection.roundtrip import execute, execute_together
+from ledger.store.connection.roundtrip import NOTHING, Before, Statement, execute, execute_together
 from ledger.store.tables import (
     account,
     cancellation,
@@ -66,13 +69,7 @@ def apply_batch(conn: Connection, batch: Batch, epoch: int) -> Applied:
         failpoints.hit("decide")
         outcomes = [work.decide(delivery) for delivery in batch.deliveries]
         counts = Counter(outcomes)
-        digest = _append(conn, work, counts)
-        _project(conn, work)
-        entry = journal.Entry(
-            work.entry, batch, epoch, counts, digest, work.bumps_catalogue, work.head.stock_generation
-        )
-        failpoints.hit("seal")
-        position = _seal(conn, work, entry)
+        position = _write(conn, work, counts, epoch)
     failpoints.hit("committed")
     return Applied(position, outcomes, counts)
 
@@ -109,31 +106,46 @@ def _load(conn: Connection, work: Work) -> None:
     failpoints.hit("load")
 
 
-def _append(conn: Connection, work: Work, counts: Mapping[Outcome, int]) -> bytes:
-    """Write what only grows, each table in the order of its primary key; returns the digest of the entry.
-
-    Lines are made, and the digest is, while the server takes in what was sent before.
-    """
-    conflicts, gaps, cancelled = work.conflict_lines(), work.gap_lines(), work.cancelled_lines()
+def _write(conn: Connection, work: Work, counts: Mapping[Outcome, int], epoch: int) -> int:
+    """Write what only grows, each table in the order of its primary key; then the stock; seal and commit."""
+    register, events, cancelled = work.register_lines(), work.event_lines(), work.cancelled_lines()
+    conflicts, gaps = work.conflict_lines(), work.gap_lines()
+    digest = journal.digest(work.batch, counts, [register, events, cancelled, work.dead, conflicts, gaps])
+    entry = journal.Entry(
+        work.entry, work.batch, epoch, counts, digest, work.bumps_catalogue, work.head.stock_generation
+    )
+    tables = [
+        Rows(processed_message.COPY, in_order(work.register_keys(), register)),
+        Rows(event.COPY, in_order(work.event_keys(), events)),
+        Rows(cancellation.COPY, cancelled),
+        Rows(dead_letter.COPY, work.dead),
+        Rows(conflict.COPY, conflicts),
+        Rows(gap.COPY, gaps),
+    ]
     try:
-        register = work.register_rows()
-        with copy.sending(conn, processed_message.COPY, register.blocks()):
-            events = work.event_rows()
-        with copy.sending(conn, event.COPY, events.blocks()):
-            tables = [register.lines(), events.lines(), cancelled, work.dead, conflicts, gaps]
-            digest = journal.digest(work.batch, counts, tables)
-        copy.send(conn, cancellation.COPY, cancelled)
-        copy.send(conn, dead_letter.COPY, work.dead)
-        copy.send(conn, conflict.COPY, conflicts)
-        copy.send(conn, gap.COPY, gaps)
+        before = Before([rows for rows in tables if rows.lines], _projected(work))
+        failpoints.hit("seal")
+        return _seal(conn, work, entry, before)
     except Contended as error:
-        rollback(conn)  # so that the head can be read
-        if _is_no_race(conn, work, error.constraint):
-            what = f"{error.constraint} was violated, although nobody else may write there now"
-            raise Contradiction(what, remedy="stockledger verify") from error
+        if error.constraint:
+            rollback(conn)  # so that the head can be read
+            if _is_no_race(conn, work, error.constraint):
+                what = f"{error.constraint} was violated, although nobody else may write there now"
+                raise Contradiction(what, remedy="stockledger verify") from error
         raise
-    failpoints.hit("append")
-    return digest
+
+
+def _projected(work: Work) -> list[Statement[None]]:
+    generation, listed = work.head.stock_generation, work.listed_stock()
+    changed, users = work.changed_stock(), work.changed_users()
+    statements = []
+    if listed:
+        statements.append(stock.insert_statement(generation, listed))
+    if users:
+        statements.append(account.write_statement(users))
+    if listed or changed:
+        statements.append(stock.write_statement(work.entry, generation, listed, changed))
+    return statements
 
 
 def _is_no_race(conn: Connection, work: Work, constraint: str) -> bool:
@@ -146,29 +158,19 @@ def _is_no_race(conn: Connection, work: Work, constraint: str) -> bool:
     return execute(conn, journal.head_statement()).stock_generation == work.head.stock_generation
 
 
-def _project(conn: Connection, work: Work) -> None:
-    generation = work.head.stock_generation
-    stock.insert(conn, generation, work.listed_stock())
-    account.write(conn, work.changed_users())
-    failpoints.hit("project")
-
-
-def _seal(conn: Connection, work: Work, entry: journal.Entry) -> int:
+def _seal(conn: Connection, work: Work, entry: journal.Entry, before: Before) -> int:
     """Seal and commit; where the catalogue moved meanwhile, look again at what was read without a lock."""
-    written = stock.write_statement(
-        work.entry, work.head.stock_generation, work.listed_stock(), work.changed_stock()
-    )
     if not work.read_users and not work.missing_goods:
-        return journal.seal(conn, entry, None, written)
+        return journal.seal(conn, entry, None, before)
     seen = work.head.catalogue
     for _ in range(SEAL_ROUNDS):
         try:
-            return journal.seal(conn, entry, seen, written)
+            return journal.seal(conn, entry, seen, before)
         except Contended as moved:
             if moved.sqlstate != journal.CATALOGUE_MOVED:
                 raise
             journal.back_before_seal(conn)
-            written = None  # it stands before the savepoint
+            before = NOTHING  # what was there stands before the savepoint
             seen = execute(conn, journal.head_statement()).catalogue  # first the counter, then what it guards
             _require_unchanged(conn, work)
     seen = journal.lock_head(conn)  # endless registrations starve nobody: nothing can move now

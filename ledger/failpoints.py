@@ -16,9 +16,8 @@ STEPS = (
     "dedup",
     "load",
     "decide",
-    "append",
-    "project",
     "seal",
+    "sending",
     "committed",
     "advanced",
 )

@@ -29,7 +29,7 @@ def test_workers_join_and_leave_in_the_middle_of_batches(new_group, publisher, p
     sender = publisher(group)
     sender.send(*shop(goods=GOODS), partition=0)
     sender.flush()
-    first = group.start("--batch", "10", failpoints="project=pause@4")
+    first = group.start("--batch", "10", failpoints="seal=pause@4")
     group.applies(sender)
     sender.send(*purchases("a", 100))
     sender.flush()
@@ -86,7 +86,7 @@ def owners(group):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", ["decode", "project", "seal", "committed"])
+@pytest.mark.parametrize("step", ["decode", "seal", "sending", "committed"])
 def test_a_frozen_worker_changes_nothing_when_it_comes_back(new_group, publisher, step):
     """SIGSTOP past the session's end with a batch in hand: another one takes over, ends the frozen
     transaction, and goes on; the zombie writes nothing after SIGCONT, joins again, and works."""
@@ -123,7 +123,7 @@ def test_a_worker_slower_than_its_poll_interval_loses_the_lane_and_nothing_else(
     sender = publisher(group)
     sender.send(*shop(), *(buys(f"p{n}") for n in range(20)), partition=0)
     sender.flush()
-    slow = group.start("--batch", "5", failpoints="project=pause@2")
+    slow = group.start("--batch", "5", failpoints="seal=pause@2")
     wait_for("a batch is held", group.in_transaction)
     other = group.start("--batch", "5")
     other.says("assigned", lanes=[f"{group.topic}[0]"])

@@ -25,6 +25,7 @@ from tests.support.batches import says
 from tests.support.stepper import FENCE, ApplyRun, Stepper
 
 POINTS = ("begin", FENCE, "dedup", "load", "append", "project")
+POINTS_TOGETHER = ("begin", "dedup", "load", "seal", "sending")
 """Every point with a statement of its own behind it: nothing is sent between `load` and `decide`, nor between
 `project` and `seal`; and within the message that begins, the one at which the lane has moved."""
 
@@ -188,7 +189,7 @@ def stepper(ledger_dsn, request):
 @pytest.mark.parametrize("race", RACES, ids=lambda race: race.__name__)
 def test_two_lanes_at_every_pair_of_points_end_as_one_after_the_other(stepper, race):
     """Wherever two batches meet, both end as if one had run after the other; a loser retries once."""
-    points = POINTS if stepper.apart else [point for point in POINTS if point != FENCE]
+    points = POINTS if stepper.apart else POINTS_TOGETHER
     cases = list(product(points, points, (False, True)))
     tell_before(stepper, race, range(len(cases)))
     sessions = stepper.session(), stepper.session()
@@ -207,7 +208,10 @@ def test_two_lanes_at_every_pair_of_points_end_as_one_after_the_other(stepper, r
         assert outcomes in race(n).outcomes, cases[n]
         ways |= {"blocked"} & set(stands)
     stepper.judge()
-    assert (seen, ways) == (race(0).outcomes, race(0).ways), "the cases don't meet in every way"
+    # Together the last table's rows aren't there before the server goes on to the end: nobody meets them.
+    wanted = race(0).ways - (set() if stepper.apart else {"blocked"})
+    assert (seen, wanted | ways) == (race(0).outcomes, ways), "the cases don't meet in every way"
+    assert ways <= race(0).ways
 
 
 def test_a_batch_that_overtakes_another_between_any_two_statements_changes_nothing(stepper):
@@ -226,20 +230,20 @@ def test_a_batch_that_overtakes_another_between_any_two_statements_changes_nothi
             other = sessions[1].start(1, *(says(*say) for say in sides[1]))
             other.stands()
             seen.add(finish(overtaken, other, set())[:: -1 if swapped else 1])
-        assert turn >= (10 if stepper.apart else 6)
+        assert turn >= (8 if stepper.apart else 3)
         assert seen == race(n).outcomes, race.__name__
     stepper.judge()
 
 
 def test_a_purchase_takes_few_exchanges_with_the_server(ledger_dsn):
-    """To the fence and the keys one, to load one, to COPY three each (begin, rows, end), to seal one: small
-    batches take little else."""
+    """To the fence and the keys one, to load one, and one to all that is written: small batches take little
+    else. (In the last the server asks for the rows of each table, which is a round trip more.)"""
     with Stepper(ledger_dsn, apart=False) as stepper:
         session = stepper.session()
         session.do(0, *(says(*say) for say in [anna(0), *goods("tea", 0, 5)]))
         run = session.start(0, says(*buy(0, "p", "tea")))
         assert run.result().outcomes == [APPLIED]
-        assert run.answers == 1 + 1 + 3 + 3 + 1
+        assert run.answers == 1 + 1 + 1
 
 
 def tell_before(stepper: Stepper, race: Callable[[int], Race], numbers: range) -> None:

@@ -121,7 +121,9 @@ def test_a_worker_killed_at_any_step_of_any_batch_leaves_what_its_successor_comp
         for size in SIZES:
             batches = -(-len(log(CLEAN)) // size)
             for step in STEPS:
-                for nth in (1, batches):
+                # Only what has rows to send is ever in the middle of it: the repeat alone isn't.
+                repeats = int(step == "sending" and size == 1)
+                for nth, batch in ((1, 1), (batches - repeats, batches)):
                     partition += 1
                     case = f"{step}=kill@{nth}, batches of {size}"
                     assert server.run(partition, size, f"{step}=kill@{nth}") == -signal.SIGKILL, case
@@ -129,7 +131,7 @@ def test_a_worker_killed_at_any_step_of_any_batch_leaves_what_its_successor_comp
                     stands = stepper.ask(
                         "SELECT next_offset FROM ledger.lane WHERE partition = %s", partition
                     )
-                    done = nth if step == "committed" else nth - 1
+                    done = batch if step == "committed" else batch - 1
                     assert stands == [(min(done * size, len(log(CLEAN))),)], case
                     assert server.run(partition, size) == 0, case
                     assert stepper.ask(RESULTS, partition) == clean, case

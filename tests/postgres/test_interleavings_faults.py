@@ -27,9 +27,8 @@ from ledger.store.tables import lane
 from tests.support.batches import TOPIC, Hole, says
 from tests.support.stepper import FENCE, Session, Stepper
 
-STEPS = [s for s in failpoints.STEPS if s not in ("claim", "decode", "advanced")]
-"""The batch's own; the others are the consumer's."""
-IN_TRANSACTION = [FENCE, *STEPS[STEPS.index("dedup") : STEPS.index("seal") + 1]]
+IN_TRANSACTION = [FENCE, "dedup", "load", "decide", "append", "project", "seal"]
+STEPS = ["begin", *IN_TRANSACTION, "committed"]
 FAIL = """
 CREATE FUNCTION public.fail(code text) RETURNS void LANGUAGE plpgsql
 AS $$ BEGIN RAISE EXCEPTION 'as ordered' USING ERRCODE = code; END $$
@@ -125,10 +124,10 @@ FAULTS: dict[str, tuple[Callable[[Session], object], list[str], type[BaseExcepti
     "serialization": (ordered("40001"), IN_TRANSACTION, Contended),
     "lock timeout": (ordered("55P03"), IN_TRANSACTION, Contended),
     "statement timeout": (ordered("57014"), IN_TRANSACTION, Contended),
-    "terminated": (Session.terminate, [*STEPS, FENCE, "asked"], Unavailable),
-    "cut": (Session.cut, [*STEPS, FENCE, "sealing"], Unavailable),
-    "exception": (raised, [*STEPS, FENCE], failpoints.Injected),
-    "Ctrl-C": (interrupted, [*STEPS, FENCE], KeyboardInterrupt),
+    "terminated": (Session.terminate, [*STEPS, "asked"], Unavailable),
+    "cut": (Session.cut, [*STEPS, "sealing"], Unavailable),
+    "exception": (raised, STEPS, failpoints.Injected),
+    "Ctrl-C": (interrupted, STEPS, KeyboardInterrupt),
 }
 
 

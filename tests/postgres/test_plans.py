@@ -193,7 +193,7 @@ def hot(size: int) -> dict[str, tuple[str, Any, int]]:
         "stock: changes": (stock_delta.POLL, [middle, 5], 60),
         "stock: a page": (stock_delta.PAGE, ["g5", 100], 200),
         "account: read": (account.READ, [texts(users)], 400),
-        "account: write": (account.WRITE, [fresh, [1] * 100, [False] * 100], 1200),
+        "account: write": (account.WRITE, [texts(fresh), texts(["1"] * 100), texts(["False"] * 100)], 1200),
         "register: entries": (processed_message.ORIGINS, [list(range(1, size // 100))], 4 * size // 100),
         "head: read": (journal.READ_HEAD, [], 4),
         "event: purchases": (event.PURCHASES, columns, 1200),

@@ -6,7 +6,8 @@ import psycopg
 import pytest
 
 from ledger.domain.commands import ListGoods
-from ledger.store.connection import copy, database
+from ledger.store.connection import database, roundtrip
+from ledger.store.connection.copy import Rows
 from tests.support.batches import Lanes, says
 
 
@@ -64,7 +65,8 @@ def test_work_goes_on_while_rows_are_sent(conn):
     """COPY of more than the socket takes at once: every row arrives."""
     conn.meanwhile = lambda: True
     conn.execute("CREATE TEMP TABLE many (text text)")
-    copy.send(conn, "COPY many FROM STDIN", ["x" * 1000 + "\n"] * 20_000)
+    rows = Rows("COPY many FROM STDIN", ["x" * 1000 + "\n"] * 20_000)
+    assert len(roundtrip.finish(conn, roundtrip.Before([rows]), b"SELECT", ())) == 1
     assert conn.execute("SELECT count(*) FROM many").fetchone() == (20_000,)
 
 

@@ -88,7 +88,7 @@ def test_a_batch_of_the_old_generation_cant_seal(conn, lanes, ledger_dsn, seed, 
 
     def hit(step):
         real(step)
-        if step == "append":
+        if step == "seal":
             monkeypatch.setattr(failpoints, "hit", real)
             assert rebuild(connector(ledger_dsn), Stock()).swapped.live == 2
 

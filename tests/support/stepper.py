@@ -9,7 +9,8 @@
 
 Besides `ledger.failpoints.STEPS` a run can be halted around its seals (SEALING) and after the n-th answer
 of the server (`answer n`). Statements that travel together are sent one by one here, as the server runs them,
-so that others get between any two of them; `Stepper(dsn, apart=False)` leaves them together. What waits is
+so that others get between any two of them, also after the rows (`append`) and the stock (`project`) that
+travel with a seal; `Stepper(dsn, apart=False)` leaves them together. What waits is
 seen in `pg_blocking_pids`, never guessed by time. `Stepper.judge` holds what was stored against a run of one
 command after the other.
 """
@@ -25,12 +26,14 @@ from unittest.mock import patch
 
 from psycopg.waiting import Wait
 
-from ledger import failpoints
+from ledger import batch, failpoints
 from ledger.batch import Applied, apply_batch
 from ledger.domain.delivery import Batch, Delivery, Lane, Record
 from ledger.errors import LedgerError
 from ledger.store.connection import database, roundtrip
+from ledger.store.connection.copy import Rows
 from ledger.store.connection.database import Budgets, Connection
+from ledger.store.connection.roundtrip import NOTHING, Before, Statement
 from ledger.store.tables import journal
 from ledger.store.tables.lane import Claim
 from tests.support.batches import Hole, Lanes
@@ -252,6 +255,7 @@ class Stepper:
         self.undo.enter_context(patch.object(roundtrip, "prepared", _unheard(roundtrip.prepared)))
         if self.apart:
             self.undo.enter_context(patch.object(roundtrip, "exchange", _one_by_one(roundtrip.exchange)))
+            self.undo.enter_context(patch.object(batch, "Before", _at_once))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -296,6 +300,22 @@ def _one_by_one(exchange: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
         return [*first, *(exchange(conn, [each])[0] for each in statements[1:])]
 
     return exchange_each
+
+
+def _at_once(rows: Sequence[Rows], statements: Sequence[Statement[None]]) -> Before:
+    """What would travel with the seal is done now, one by one; nothing is left to travel."""
+    listener = _listener()
+    if not isinstance(listener, Run):
+        return Before(rows, statements)
+    conn = listener.session.conn
+    with database.faults():
+        for each in rows:
+            roundtrip.finish(conn, Before([each]), b"SELECT", ())
+        listener.hit("append")
+        for statement in statements:
+            roundtrip.finish(conn, Before((), [statement]), b"SELECT", ())
+    listener.hit("project")
+    return NOTHING
 
 
 def _unheard(function: Callable[..., Any]) -> Callable[..., Any]:

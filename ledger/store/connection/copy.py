@@ -6,17 +6,15 @@ second encoding. Source of the format: PostgreSQL 18, COPY, "Text Format"; array
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, LiteralString
+from typing import Any, LiteralString, NamedTuple
 
 from ledger.store.connection.database import Connection, faults
 
 NULL = "\\N"
 Value = str | int | bytes | None | list[bytes | None]
 Key = str | tuple[str, str]
-BLOCK_CHARS = 1_000_000
-BLOCK_LINES = 128
-"""A block is some 20 kB: the server begins soon, and isn't asked too often."""
+BLOCK_CHARS = 30_000
+"""The server begins soon, and the driver isn't called too often."""
 
 
 def line(*values: Value) -> str:
@@ -24,72 +22,29 @@ def line(*values: Value) -> str:
     return "\t".join([_ENCODERS[type(value)](value) for value in values]) + "\n"
 
 
-class Rows:
-    """The rows of one table: sent in the order of their primary keys, digested in their own.
+class Rows(NamedTuple):
+    """The rows of one table for a COPY: its statement, and the lines in the order in which they are sent."""
 
-    `line` makes a row's line of its parts, when its turn to be sent comes: while the server takes in those
-    before it.
-    """
+    statement: LiteralString
+    lines: Sequence[str]
 
-    def __init__(
-        self, keys: Sequence[Key], rows: Sequence[tuple[Any, ...]], line: Callable[..., str]
-    ) -> None:
-        self._keys = keys
-        self._rows = rows
-        self._line = line
-        self._sent: dict[int, str] = {}
-
-    def blocks(self) -> Iterator[str]:
-        """The lines to send, some at a time."""
-        rows, line = self._rows, self._line
-        order = sorted(range(len(rows)), key=self._keys.__getitem__)
-        for first in range(0, len(order), BLOCK_LINES):
-            numbers = order[first : first + BLOCK_LINES]
-            lines = [line(*rows[number]) for number in numbers]
-            self._sent.update(zip(numbers, lines, strict=True))
-            yield "".join(lines)
-
-    def lines(self) -> list[str]:
-        """All lines that were sent, by the number of their row."""
-        return list(map(self._sent.__getitem__, range(len(self._rows))))
+    def blocks(self) -> Iterator[bytes]:
+        """The lines, some at a time: a dead record may be large."""
+        block: list[str] = []
+        size = 0
+        for text in self.lines:
+            block.append(text)
+            size += len(text)
+            if size > BLOCK_CHARS:
+                yield "".join(block).encode()
+                block, size = [], 0
+        if block:
+            yield "".join(block).encode()
 
 
-def send(conn: Connection, statement: LiteralString, lines: Sequence[str]) -> None:
-    """Copy the lines into the table that the statement names; nothing is sent for none.
-
-    Raises the ledger's faults, which tell a batch which constraint it lost a race on.
-    """
-    with sending(conn, statement, _blocks(lines)):
-        pass
-
-
-def _blocks(lines: Sequence[str]) -> Iterator[str]:
-    """The lines, some at a time: a dead record may be large."""
-    block: list[str] = []
-    size = 0
-    for text in lines:
-        block.append(text)
-        size += len(text)
-        if size > BLOCK_CHARS:
-            yield "".join(block)
-            block, size = [], 0
-    if block:
-        yield "".join(block)
-
-
-@contextmanager
-def sending(conn: Connection, statement: LiteralString, blocks: Iterable[str]) -> Iterator[None]:
-    """Send blocks of lines as `send` does; the body runs while the server takes in the last of them."""
-    blocks = iter(blocks)
-    first = next(blocks, None)
-    if first is None:
-        yield
-        return
-    with faults(), conn.cursor() as cursor, cursor.copy(statement) as copy:
-        copy.write(first)
-        for block in blocks:
-            copy.write(block)
-        yield
+def in_order(keys: Sequence[Key], lines: Sequence[str]) -> list[str]:
+    """The lines in the order of their keys. Rows are sent in that of the primary key, digested in another."""
+    return [lines[number] for number in sorted(range(len(lines)), key=keys.__getitem__)]
 
 
 def receive(

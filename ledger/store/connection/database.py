@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg.abc import PQGen
+from psycopg.pq.abc import PGresult
 from psycopg.rows import TupleRow
 from psycopg.waiting import Wait
 
@@ -192,15 +193,16 @@ def commit(conn: Connection) -> None:
     bounded = not isinstance(conn, Connection) or conn.silence_max_s is not None
     if not bounded:
         conn.silence_max_s = COMMIT_SILENCE_MAX_S
-    confirm_commit(conn.execute("COMMIT", prepare=False))
+    confirm_commit(conn.execute("COMMIT", prepare=False).pgresult)
     if not bounded:
         conn.silence_max_s = None
 
 
-def confirm_commit(cursor: psycopg.Cursor[Any]) -> None:
-    """Raise Defect unless the cursor's statement committed."""
-    if cursor.statusmessage != "COMMIT":
-        raise Defect(f"COMMIT was answered with {cursor.statusmessage}")
+def confirm_commit(result: PGresult | None) -> None:
+    """Raise Defect unless this is the answer of a statement that committed."""
+    told = result.command_status if result else None
+    if told != b"COMMIT":
+        raise Defect(f"COMMIT was answered with {(told or b'nothing').decode()}")
 
 
 def rollback(conn: Connection) -> None:

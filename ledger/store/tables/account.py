@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 
 from ledger.domain.user import User
 from ledger.store.connection.copy import texts
-from ledger.store.connection.database import Connection
 from ledger.store.connection.roundtrip import Statement
 
 READ = """
@@ -14,7 +13,8 @@ SELECT user_id, version, closed FROM ledger.account WHERE user_id = ANY(string_t
 WRITE = """
 INSERT INTO ledger.account (user_id, version, closed)
 SELECT n.user_id, n.version, n.closed
-FROM unnest(%s::text[], %s::bigint[], %s::boolean[]) AS n (user_id, version, closed) ORDER BY n.user_id
+FROM unnest(string_to_array(%s, E'\\n'), string_to_array(%s, E'\\n')::bigint[],
+            string_to_array(%s, E'\\n')::boolean[]) AS n (user_id, version, closed) ORDER BY n.user_id
 ON CONFLICT (user_id) DO UPDATE SET version = excluded.version, closed = excluded.closed
 """
 
@@ -28,8 +28,8 @@ def read_statement(user_ids: Iterable[str]) -> Statement[dict[str, User]]:
     )
 
 
-def write(conn: Connection, users: Mapping[str, User]) -> None:
+def write_statement(users: Mapping[str, User]) -> Statement[None]:
     """The users' new state. Their events came first: a race on a user is lost there, on (stream, version)."""
-    if users:
-        columns = list(users), [u.version for u in users.values()], [u.closed for u in users.values()]
-        conn.execute(WRITE, columns)
+    states = users.values()
+    versions, closed = (texts(str(u.version) for u in states), texts(str(u.closed) for u in states))
+    return Statement(WRITE, (texts(users), versions, closed), lambda _: None)

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import psycopg
 from psycopg.rows import class_row
 
 from ledger.domain.delivery import Batch, Lane
@@ -18,7 +17,7 @@ from ledger.domain.outcome import Outcome
 from ledger.store.connection import roundtrip
 from ledger.store.connection.copy import line
 from ledger.store.connection.database import Connection, confirm_commit, faults
-from ledger.store.connection.roundtrip import Statement
+from ledger.store.connection.roundtrip import NOTHING, Before, Statement
 
 COUNTED = (Outcome.APPLIED, Outcome.REJECTED, Outcome.DUPLICATE, Outcome.CONFLICT, Outcome.DEAD)
 """The order in columns, `seal`, digests and hashes. It is stored, so it stays, whatever the enum's is."""
@@ -163,12 +162,10 @@ def lane_ranges(conn: Connection, since: int, last: int) -> list[tuple[Lane, int
     return [(Lane(topic, partition), first, next_offset) for topic, partition, first, next_offset in rows]
 
 
-def seal(
-    conn: Connection, entry: Entry, seen_catalogue: int | None, first: Statement[None] | None = None
-) -> int:
-    """Take the next position, write the entry and COMMIT, all in one round trip; returns the position.
+def seal(conn: Connection, entry: Entry, seen_catalogue: int | None, before: Before = NOTHING) -> int:
+    """Take the next position, write the entry and COMMIT, all in one message; returns the position.
 
-    What is to be done `first` travels with it, and isn't undone where the seal is (below).
+    What is to be done `before` travels with it, and isn't undone where the seal is (below).
 
     In one message, so that a client that freezes can't hold the head: a pipeline sends one after the other,
     and a client frozen between them holds it for the whole transaction timeout, because its session counts
@@ -190,16 +187,12 @@ def seal(
         entry.bumps_catalogue,
         entry.stock_generation,
     )
-    message = SEAL_AND_COMMIT.encode()
-    with faults(), psycopg.ClientCursor(conn) as cursor:  # a simple query may hold several statements
-        if first:
-            message = roundtrip.prepared(conn, first.sql) + b"; " + message
-            parameters = (*first.parameters, *parameters)
-        cursor.execute(message, parameters)
-        row = cursor.set_result(-2).fetchone()
-        confirm_commit(cursor.set_result(-1))
-    assert row is not None
-    return int(row[0])
+    with faults():
+        _, sealed, committed = roundtrip.finish(conn, before, SEAL_AND_COMMIT.encode(), parameters)
+        confirm_commit(committed)
+    position = sealed.get_value(0, 0)
+    assert position is not None
+    return int(position)
 
 
 def back_before_seal(conn: Connection) -> None:

@@ -87,21 +87,19 @@ def read_statement(generation: int, goods_ids: Iterable[str]) -> Statement[dict[
 
 def write_statement(
     entry: int, generation: int, listed: Mapping[str, Goods], changed: Mapping[str, Goods]
-) -> Statement[None] | None:
-    """Write the changed goods' new state over rows that it has locked; None where there is nothing to write.
+) -> Statement[None]:
+    """Write the changed goods' new state over rows that it has locked.
 
     It is noted with that of the listed ones, whose rows are there already: caches follow it (`stock_delta`).
     """
-    goods = {**listed, **changed}
-    if not goods:
-        return None
-    return Statement(WRITE, (entry, generation, len(listed), *_columns(goods)), lambda _: None)
+    return Statement(
+        WRITE, (entry, generation, len(listed), *_columns({**listed, **changed})), lambda _: None
+    )
 
 
-def insert(conn: Connection, generation: int, goods: Mapping[str, Goods]) -> None:
+def insert_statement(generation: int, goods: Mapping[str, Goods]) -> Statement[None]:
     """Write the rows of goods that were just listed."""
-    if goods:
-        conn.execute(INSERT, (generation, *_columns(goods)))
+    return Statement(INSERT, (generation, *_columns(goods)), lambda _: None)
 
 
 def _columns(goods: Mapping[str, Goods]) -> tuple[str, str, str]:
