@@ -1,8 +1,10 @@
 """Who waits for whom: hot goods, shared goods and a flood; by workers, batch and distance of Postgres.
 
 The throughput part fills the topic first. Each cell has a fresh ledger: everything on one lane, the same
-goods on all lanes, or goods that keep to their lanes. The share of time in lock waits is that of the samples
-of `pg_stat_activity` in which a worker's session waits for a lock, some hundred a second.
+goods on all lanes, goods that keep to their lanes, or as many goods for each lane as the second has in all.
+The last is the most that stock in buckets could give: rows of one's own, and nothing else to look at. The
+share of time in lock waits is that of the samples of `pg_stat_activity` in which a worker's session waits for
+a lock, some hundred a second.
 
 The flood part sends purchases of one item at 1.5 times what a worker makes of them, and beside them 500 a
 second of 1,000 other goods, on an open loop. It says what those others wait for, from the moment each was
@@ -33,9 +35,9 @@ from benchmarks.workload import Record, Workload, encoded
 from consumer.worker import rarely_collect_cycles
 from producer import client
 
-SHAPES = ("one lane", "the same goods on all lanes", "uniform")
+SHAPES = ("one lane", "the same goods on all lanes", "uniform", "a row each lane")
 WORKERS, BATCHES, DISTANCES_MS = (1, 2, 4), (500, 5_000), (0, 1, 2, 5)
-COMMANDS = 60_000
+COMMANDS, GOODS = 40_000, 1_000
 QUICK_WORKERS, QUICK_BATCHES, QUICK_DISTANCES_MS, QUICK_COMMANDS = (2,), (500,), (0, 2), 2_000
 
 HOT = "sku0000000"
@@ -93,7 +95,8 @@ class Grid:
 
     def run(self, shape: str, layout: Layout, distance_ms: float) -> Run:
         """One cell, once."""
-        workload = Workload(self.commands, hot=1.0 if shape == SHAPES[0] else 0.0)
+        goods = GOODS * (PARTITIONS if shape == SHAPES[3] else 1)
+        workload = Workload(self.commands, goods, hot=1.0 if shape == SHAPES[0] else 0.0)
         layout = replace(layout, spread=shape == SHAPES[1])
         with self._bed.ledger(workload) as dsn, at_a_distance(dsn, distance_ms) as far:
             self.far_ms.setdefault(distance_ms, round_trip_ms(far))
@@ -273,14 +276,13 @@ def tables(found: dict[str, Any]) -> str:
             for workers in found["workers"]:
                 names = {shape: _cell(shape, workers, batch, int(distance)) for shape in SHAPES}
                 cells = [f"{runs.rate(names[shape]).median:,.0f}" for shape in SHAPES]
-                ratio = runs.ratio(names[SHAPES[1]], names[SHAPES[2]])
-                locks = [f"{Spread.of(waits[names[shape]]).median:.0%}" for shape in SHAPES]
-                rows.append(
-                    [f"{measured_ms:.1f}", f"{batch:,}", str(workers), *cells, f"{ratio.median:.2f}", *locks]
-                )
+                ratios = [f"{runs.ratio(names[SHAPES[1]], names[to]).median:.2f}" for to in SHAPES[2:]]
+                locks = [f"{Spread.of(waits[names[shape]]).median:.0%}" for shape in SHAPES[1:3]]
+                rows.append([f"{measured_ms:.1f}", f"{batch:,}", str(workers), *cells, *ratios, *locks])
     head = [
-        "round trip, ms", "batch", "workers", *(f"{shape}, /s" for shape in SHAPES), "same of uniform",
-        *(f"{shape}, in lock waits" for shape in SHAPES),
+        "round trip, ms", "batch", "workers", *(f"{shape}, /s" for shape in SHAPES),
+        *(f"same of {shape}" for shape in SHAPES[2:]),
+        *(f"{shape}, in lock waits" for shape in SHAPES[1:3]),
     ]  # fmt: skip
     said = f"{found['commands']:,} commands a cell, 4 partitions; medians of the rounds."
     return f"{said}\n\n{table(head, rows)}\n\n{_flood_table(found['floods'])}\n"
@@ -288,7 +290,7 @@ def tables(found: dict[str, Any]) -> str:
 
 def _flood_table(floods: dict[str, list[dict[str, Any]]]) -> str:
     def spread(each: list[dict[str, Any]], what: str) -> str:
-        values = [run[what] for run in each if run[what] is not None]
+        values = [run[what] for run in each if run.get(what) is not None]
         return spread_cell(Spread.of(values), 0) if values else "-"
 
     rows = [

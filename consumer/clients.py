@@ -36,7 +36,9 @@ DEFAULTS = {
     "partition.assignment.strategy": "cooperative-sticky",
     "session.timeout.ms": "10000",
     "fetch.wait.max.ms": "50",
-    "queued.max.messages.kbytes": "16384",
+    # What the client has fetched ahead: a batch's worth, because what is held back is fetched anew.
+    "queued.max.messages.kbytes": "4096",
+    "fetch.queue.backoff.ms": "10",  # by default a full queue delays a neighbour's records by a second
     "fetch.max.bytes": "16777216",  # what comes on top of that
     "allow.auto.create.topics": "false",
     "client.id": "stockledger",

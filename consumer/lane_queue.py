@@ -10,6 +10,8 @@ It begins at the last applied record, not after it: only if that is still the on
 follows it is handed on. Nothing of this outlives the assignment: after the next one it is read again.
 """
 
+import math
+import time
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
@@ -22,6 +24,8 @@ from ledger.store.tables.lane import Claim
 
 BATCH_BYTES_MAX = 8_000_000
 """What a batch may hold, however few records: large ones would fill the memory, and time out together."""
+PORTION = 5_000
+"""Records. What is in hand is counted in these, however small batches are."""
 RecordT = TypeVar("RecordT")
 Complete = Callable[[Lane, Delivery], Delivery]
 
@@ -44,6 +48,9 @@ class LaneQueue(Generic[RecordT]):
         """Where the reader must seek before it reads on."""
         self.proven = claim.mark is None
         """Whether the log was seen to hold the last applied record, if there is one."""
+        self.ended_at = -math.inf
+        """When the reader last met an end of the log that was new, on the monotonic clock."""
+        self._end = claim.next_offset
         self._decode = decode
         self._complete = complete
         self._incomplete = False
@@ -114,6 +121,8 @@ class LaneQueue(Generic[RecordT]):
 
     def reached_end(self, offset: int) -> None:
         """The reader met the end of the log: what is missing before it is a trailing hole."""
+        if offset > self._end:
+            self._end, self.ended_at = offset, time.monotonic()
         if self.seek_to is not None:
             self._look(offset, offset)
         elif offset > self._expected:
@@ -162,6 +171,11 @@ class LaneQueue(Generic[RecordT]):
     def bytes(self) -> float:
         """How many bytes wait here; of what isn't decoded yet, by the mean of what was decoded last."""
         return self._decoded + self._mean * len(self._records)
+
+    @property
+    def portions(self) -> float:
+        """How much waits here, by records or bytes: one portion is a batch of the default size."""
+        return max(len(self) / PORTION, self.bytes / BATCH_BYTES_MAX)
 
     def take(self, size_max: int, bytes_max: int = BATCH_BYTES_MAX) -> Batch | None:
         """The next batch, of at most `size_max` records and gaps; it stays the next until `advance`.

@@ -13,15 +13,22 @@ from structlog.typing import FilteringBoundLogger
 
 from consumer.announcements import said
 from consumer.clients import FORBIDDEN, UNREACHABLE, fault, open_consumer
+from consumer.fairness import Fairness
 from consumer.group import REFUSALS, gave_up, refusal
-from consumer.lane_queue import LaneQueue
+from consumer.lane_queue import BATCH_BYTES_MAX, PORTION, LaneQueue
 from consumer.raw_headers import RawReader
 from consumer.records import available, delivery, offset_of
 from ledger import failpoints
-from ledger.domain.delivery import Lane
+from ledger.domain.delivery import Batch, Lane
 from ledger.errors import BrokerUnavailable, Fenced
 from ledger.store.tables.lane import Claim
 
+READ_AHEAD = 3
+"""Portions, or larger batches, that are in hand: one is decoded while another is written.
+
+So of four lanes each is found with a batch of nearly full size (of two: two thirds).
+"""
+IN_HAND_BYTES_MAX = READ_AHEAD * BATCH_BYTES_MAX
 HAND_OVER_INTERVAL_S = 0.5
 """How often Kafka is told how far the lanes are; each time takes a third of what a small batch does."""
 DECODED_AT_ONCE = 32
@@ -32,7 +39,8 @@ ClaimLanes = Callable[[list[Lane]], Mapping[Lane, Claim]]
 class Source:
     """A member of the group, and the queues of the lanes that it was assigned.
 
-    `claim` is called with the lanes of each assignment and says where to read each from.
+    `claim` is called with the lanes of each assignment and says where to read each from. A batch has at most
+    `batch_size_max` records.
     """
 
     def __init__(
@@ -42,8 +50,13 @@ class Source:
         group: str,
         claim: ClaimLanes,
         log: FilteringBoundLogger,
+        batch_size_max: int,
     ) -> None:
         self.lanes: dict[Lane, LaneQueue[Message]] = {}
+        self._in_hand_max = READ_AHEAD * max(batch_size_max, PORTION)
+        self._fairness = Fairness(self.lanes, batch_size_max)
+        self._held: set[Lane] = set()
+        """Lanes that aren't read on for now."""
         self.suspicious = False
         """Something happened that a look at the topics may explain."""
         self.unclaimed: set[Lane] = set()
@@ -70,16 +83,19 @@ class Source:
             [*topics], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
 
-    def poll(self, size_max: int, bytes_max: int, timeout_s: float) -> None:
-        """Queue whatever records are there, up to `size_max` in all; wait for a first one if there is none.
+    def poll(self, timeout_s: float) -> None:
+        """Queue what records are there, as far as there is room; wait for a first one if there is none.
 
-        Once they have `bytes_max` it is one at a time, so that what happens to the lanes is still heard of.
+        Where there is no room it is one at a time, so that what happens to the lanes is still heard of.
         Raises what went wrong in a callback, TopicReplaced, TopicUnfit; Fenced or BrokerUnavailable where the
         lanes are in doubt.
         """
-        queued = self.queued
-        room = 1 if sum(queue.bytes for queue in self.lanes.values()) > bytes_max else size_max - queued
-        messages = available(self._consumer, max(room, 1), 0 if queued else timeout_s)
+        self._hold(self._fairness.full(self._held))
+        read_on = [queue for lane, queue in self.lanes.items() if lane not in self._held]
+        room = self._in_hand_max - sum(map(len, read_on))
+        if sum(queue.bytes for queue in read_on) > IN_HAND_BYTES_MAX:
+            room = 1
+        messages = available(self._consumer, max(room, 1), 0 if self.queued else timeout_s)
         if self._failure:
             raise self._failure
         if self._refusal:
@@ -111,13 +127,21 @@ class Source:
         """How many records and gaps are in all queues."""
         return sum(map(len, self.lanes.values()))
 
-    def next_lane(self) -> LaneQueue[Message] | None:
-        """The queue with something in it that has waited longest for its turn; now it has had it."""
-        for lane, queue in self.lanes.items():
-            if len(queue):
-                self.lanes[lane] = self.lanes.pop(lane)
-                return queue
-        return None
+    def next_batch(self) -> tuple[LaneQueue[Message], Batch] | None:
+        """The next batch, of the lane whose turn it is; it stays the next until it is `applied`.
+
+        Raises TopicReplaced where the log isn't the one that was applied up to here.
+        """
+        turn = self._fairness.next_turn()
+        if turn is None or not (batch := turn[0].take(turn[1])):
+            return None
+        return turn[0], batch
+
+    def applied(self, batch: Batch) -> None:
+        """The batch is applied. Kafka is told so some time soon, for lag tools; that may fail."""
+        self._fairness.had(batch.lane, len(batch.deliveries))
+        self.lanes[batch.lane].advance(batch.next_offset)
+        self._applied[batch.lane] = batch.next_offset
 
     def look_again(self) -> None:
         """Have the lanes that are idle read their last applied record again: is it still there?
@@ -150,6 +174,7 @@ class Source:
 
     def _seek(self, queue: LaneQueue[Message]) -> None:
         assert queue.seek_to is not None
+        self._hold(self._held - {queue.lane})
         self._log.debug("seek back to a hole", lane=str(queue.lane), offset=queue.seek_to)
         try:
             self._consumer.seek(TopicPartition(*queue.lane, queue.seek_to))
@@ -215,15 +240,24 @@ class Source:
         self._drop(partitions)
         self._log.warning("lost", lanes=said(_lanes(partitions)))
 
+    def _hold(self, lanes: set[Lane]) -> None:
+        """Read none of these on, and all others. Kafka's client reads anew what it had fetched of them."""
+        try:
+            if begun := lanes - self._held:
+                self._consumer.pause([TopicPartition(*lane) for lane in begun])
+            if ended := self._held - lanes:
+                self._consumer.resume([TopicPartition(*lane) for lane in ended])
+        except KafkaException as error:
+            self._failure = self._failure or fault(error.args[0], f"hold {said(lanes)}")
+        self._held = lanes
+
     def _drop(self, partitions: list[TopicPartition]) -> None:
+        # What is held stays so in the client, even if the lane comes back.
+        self._hold(self._held - {*_lanes(partitions)})
         for lane in _lanes(partitions):
             self.unclaimed.discard(lane)
             self._applied.pop(lane, None)
             self.lanes.pop(lane, None)
-
-    def hand_over(self, lane: Lane, next_offset: int) -> None:
-        """Tell Kafka how far the lane is applied: for lag tools, some time soon, free to fail."""
-        self._applied[lane] = next_offset
 
     def _hand_over(self) -> None:
         self._hand_over_due = time.monotonic() + HAND_OVER_INTERVAL_S

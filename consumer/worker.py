@@ -21,7 +21,6 @@ from consumer.admin import TopicFacts, Watermarks
 from consumer.announcements import Announcements
 from consumer.goal import Goal
 from consumer.group import GroupWatch
-from consumer.lane_queue import BATCH_BYTES_MAX
 from consumer.processor import Processor
 from consumer.silence import Silence
 from consumer.source import Source
@@ -36,12 +35,6 @@ from ledger.store.tables import identity, stock_delta
 from ledger.store.tables.lane import Claim
 
 POLL_TIMEOUT_S = 0.1
-READ_AHEAD = 3
-"""Batches that are in hand, as far as there are records: one is decoded while another is written.
-
-The lanes take turns, so of four lanes each is found with a batch of nearly full size (of two: two thirds).
-"""
-IN_HAND_BYTES_MAX = READ_AHEAD * BATCH_BYTES_MAX
 PATIENCE_S = 60.0
 """How long a run that somebody waits for goes on without any progress."""
 SAY_AFTER_S = 8.0
@@ -154,7 +147,9 @@ class Worker:
             watch = TopicWatch(settings.kafka, topics)
             claim = partial(self._claim, conn)
             with contextlib.closing(
-                Source(settings.kafka, settings.topics, settings.group, claim, self._log)
+                Source(
+                    settings.kafka, settings.topics, settings.group, claim, self._log, settings.batch_size_max
+                )
             ) as source:
                 group_watch = GroupWatch(settings.kafka, settings.group, source.member)
                 processor = Processor(conn, self._log)
@@ -162,7 +157,7 @@ class Worker:
                 self._lanes = [lane for facts in topics for lane in facts.lanes]
                 self._says.ready(topics)
                 while not self._ending and not self._caught_up(conn, source):
-                    source.poll(READ_AHEAD * settings.batch_size_max, IN_HAND_BYTES_MAX, POLL_TIMEOUT_S)
+                    source.poll(POLL_TIMEOUT_S)
                     self._apply_next(source, processor)
                     if watch.look(urgent=source.suspicious, without=source.unclaimed):
                         source.look_again()
@@ -194,10 +189,10 @@ class Worker:
         return assignment.claim_lanes(conn, ask, lanes)
 
     def _apply_next(self, source: Source, processor: Processor) -> None:
-        """Apply a batch of the lane that has waited longest for its turn, if there is any."""
-        queue = source.next_lane()
-        if queue is None or not (batch := queue.take(self._settings.batch_size_max)):
+        """Apply the next batch, if there is any."""
+        if not (found := source.next_batch()):
             return
+        queue, batch = found
         try:
             processor.apply(batch, queue.epoch)
         finally:
@@ -205,8 +200,7 @@ class Worker:
             processor.counts.clear()
         if self._says.going_on() and self._silence:
             self._silence.held = None
-        queue.advance(batch.next_offset)
-        source.hand_over(queue.lane, batch.next_offset)
+        source.applied(batch)
         failpoints.hit("advanced")
 
     def _caught_up(self, conn: Connection, source: Source) -> bool:

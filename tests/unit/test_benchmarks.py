@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import measure, report, result
+from benchmarks import hot, measure, report, result
 from benchmarks.__main__ import ALL
 from benchmarks.latency import Sightings, waits
 from benchmarks.measure import Run, Spread, percentile
@@ -159,6 +159,9 @@ def test_the_readme_has_a_place_for_each_benchmark_and_keeps_the_rest():
         report.between_markers(readme, "other", "new\n")
 
 
+CELLS = [f"{shape}, 2 workers, batches of 500, 2 ms" for shape in hot.SHAPES]
+
+
 def found_by(name):
     """What a benchmark would have found, in two rounds."""
     run = Run(1_000, 0.5, cpu_worker_us=3.4, wal_bytes=416.0)
@@ -171,6 +174,7 @@ def found_by(name):
         "repeats": ["clean"],
         "natural": ["a grown ledger, analysed", "a fresh ledger"],
         "shapes": ["uniform, 1,000 goods"],
+        "hot": CELLS,
         "cache": ["get, update", "HostCache.get", "a worker alone", "beside 20 polling caches"],
         "producer": ["publish", "raw, reports", "raw"],
     }
@@ -194,6 +198,14 @@ def found_by(name):
             "compared": 10,
             "rounds_compared": 1,
             "ages": {"1": 1, "2": 2_000, "0": 3},
+        },
+        "hot": {
+            "commands": 1_000,
+            "workers": [2],
+            "batches": [500],
+            "distances": {"2": 2.3},
+            "lock_waits": {cell: [0.1, 0.2] for cell in CELLS},
+            "floods": {"by goods, 1 workers": [{"flood_rate": 2_000.0, "own_p50": 1.0, "own_p99": 2.0}] * 2},
         },
         "cache": {
             "seen": [{"p50": 5.0, "p99": 12.0, "rate": 20_000}] * 2,
@@ -229,7 +241,7 @@ def test_each_result_can_be_shown(name):
     assert figure in shown
     widths = [line.count("|") for line in shown.splitlines() if line.startswith("|")]
     assert len(widths) > 2
-    assert name in ("throughput", "shapes") or len(set(widths)) == 1
+    assert name in ("throughput", "shapes", "hot") or len(set(widths)) == 1
     assert svg is None or ElementTree.fromstring(svg).tag == SVG + "svg"
 
 
