@@ -42,10 +42,11 @@ class Fairness:
 
     def next_turn(self) -> tuple[LaneQueue[Any], int] | None:
         """Whose turn it is, and the most that its batch may hold; None where nothing is in hand."""
-        waiting = {lane for lane, queue in self._lanes.items() if len(queue)}
-        for lane in waiting - self._waiting:
-            self._work[lane] = max(self._work.get(lane, 0), self._level)
-        self._waiting = waiting
+        waiting = [lane for lane, queue in self._lanes.items() if len(queue)]
+        for lane in waiting:
+            if lane not in self._waiting:
+                self._work[lane] = max(self._work.get(lane, 0), self._level)
+        self._waiting = set(waiting)
         if not waiting:
             return None
         lane = min(waiting, key=self._work_after)

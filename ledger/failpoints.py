@@ -1,6 +1,6 @@
 """Crash at a named point: the tests' way to prove that every step may be the last.
 
-Armed by `STOCKLEDGER_FAILPOINTS="append=kill@3,load=raise"`: at the third time the step `append` is
+Armed by `STOCKLEDGER_FAILPOINTS="seal=kill@3,load=raise"`: at the third time the step `seal` is
 reached the process kills itself (SIGKILL), at the first time `load` is reached it raises. `stop` sends
 SIGSTOP, `pause` sleeps for 3 seconds. Unarmed, a point costs one dictionary look-up.
 """

@@ -13,7 +13,7 @@ from tests.support.workers import wait_for
 pytestmark = pytest.mark.real_kafka
 STATIC = {"group.instance.id": "one"}
 """A static member that comes back needn't wait for its dead self's session to time out."""
-ONCE_A_RUN = {"claim"}
+ONCE_A_RUN = {"claim", "decode"}
 
 
 def fill(sender):

@@ -96,7 +96,7 @@ def test_a_frozen_worker_changes_nothing_when_it_comes_back(new_group, publisher
     sender.send(*purchases("a", 30), partition=0)
     sender.send(*purchases("a", 30), partition=1)
     sender.flush()
-    zombie = group.start("--batch", "10", failpoints=f"{step}=stop@3")
+    zombie = group.start("--batch", "10", failpoints=f"{step}=stop@{1 if step == 'decode' else 3}")
     zombie.frozen()
     heir = group.start("--batch", "10")
     group.applies(sender)

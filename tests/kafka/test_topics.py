@@ -64,7 +64,7 @@ def test_two_workers_share_out_the_lanes_of_two_topics(two, set_up, protocol):
     counts once, and is a duplicate on whichever lane comes later."""
     main, hot = two(**PROTOCOLS[protocol])
     sender, other = set_up(main, hot)
-    first = main.start("--topic", hot.topic, "--batch", "10", failpoints="append=kill@12")
+    first = main.start("--topic", hot.topic, "--batch", "10", failpoints="seal=kill@12")
     for partition in range(2):
         sender.send(*(buys(f"main-{partition}-{n}") for n in range(60)), partition=partition)
         other.send(*(buys(f"hot-{partition}-{n}") for n in range(60)), partition=partition)

@@ -1,7 +1,7 @@
 """A consumer group on one topic and one ledger: workers as processes, or in this one where that is enough.
 
     group = Group(dsn, kafka, topic)
-    worker = group.start(failpoints="append=kill@2")   # `stockledger run`, in a process of its own
+    worker = group.start(failpoints="seal=kill@2")   # `stockledger run`, in a process of its own
     assert worker.ended() == -SIGKILL
     group.catch_up()                                   # in this thread, to the end of the topic
     group.prove(publisher)                             # audit and verify
