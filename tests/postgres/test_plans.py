@@ -212,7 +212,7 @@ def hot(size: int) -> dict[str, tuple[str, Any, int]]:
         "positions waited for": (coverage.COVERAGE, [["stock"] * 100, [*some]], 800),
         "a moment": (history.MOMENT, [middle], 10),
         "the end, proven": (history.END, [[middle]], 10),
-        "live stock of a few goods": (history.LIVE, [goods], 400),
+        "live stock of a few goods": (history.LIVE, [goods], 450),
         "what a user bought": (
             buyers.PURCHASES,
             {"user": "u1", "position": 0, "ordinal": 0, "limit": 10},
