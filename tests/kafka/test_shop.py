@@ -223,7 +223,10 @@ def broker():
 @pytest.fixture
 def sender(broker):
     """A sender whose client gives up early."""
-    properties = {"bootstrap.servers": broker.bootstrap_servers, "message.timeout.ms": "1500"}
+    # What is handed over together goes in one request: a mocked broker takes one that follows a refused one.
+    properties = {
+        "bootstrap.servers": broker.bootstrap_servers, "message.timeout.ms": "1500", "linger.ms": "200"
+    }  # fmt: skip
     made = Sender(lambda: Publisher(properties, "commands"))
     yield made
     made.close(PATIENCE_S)
