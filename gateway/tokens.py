@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from ledger.domain.commands import KeyPart
 from ledger.errors import BadSettings
-from ledger.private import private
+from ledger.private import private, replace_text
 
 PREFIX = "stockledger_"
 """By which a token that leaked is found, and told from other secrets."""
@@ -127,16 +127,7 @@ def _changing(path: Path) -> Iterator[tuple[Tokens, Callable[[Tokens], None]]]:
     """What is there, and what writes it anew; others who change it wait."""
 
     def write(tokens: Tokens) -> None:
-        made = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-        text = json.dumps(_File(tokens=tokens).model_dump(mode="json"), indent=1) + "\n"
-        try:
-            with open(made, "x", encoding="utf-8", opener=private) as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            made.replace(path)
-        finally:
-            made.unlink(missing_ok=True)
+        replace_text(path, json.dumps(_File(tokens=tokens).model_dump(mode="json"), indent=1) + "\n")
 
     try:
         with open(path.with_name(f".{path.name}.lock"), "ab", opener=private) as lock:

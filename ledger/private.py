@@ -5,6 +5,7 @@ In a folder that others may write to, a planted link would have us empty or fill
 
 import errno
 import os
+from pathlib import Path
 
 
 def private(path: str, flags: int) -> int:
@@ -15,3 +16,28 @@ def private(path: str, flags: int) -> int:
         if error.errno != errno.ELOOP:
             raise
         raise OSError(errno.ELOOP, "it is a link, and links aren't followed", path) from None
+
+
+def replace_text(file: Path, text: str) -> None:
+    """Replace the file; whoever reads it sees the old or the new one, even after a crash. Raises OSError."""
+    new = file.with_name(f".{file.name}.{os.getpid()}.new")
+    try:
+        new.unlink(missing_ok=True)  # left by a killed run whose process number came again
+        with open(new, "x", encoding="utf-8", opener=private) as made:
+            made.write(text)
+            made.flush()
+            os.fsync(made.fileno())
+        new.replace(file)
+        sync_folder(file.parent)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Make what was renamed in the folder durable. Raises OSError."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

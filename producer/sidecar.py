@@ -21,7 +21,7 @@ from msgspec import Struct
 from msgspec.json import Decoder, Encoder
 
 from ledger.domain.commands import is_key_part
-from ledger.private import private
+from ledger.private import private, sync_folder
 from producer.lines import BadInput, Line
 
 
@@ -144,7 +144,7 @@ class Sidecar:
                 self._place = None
             self._unlink()
             # Also when nothing is new: an earlier run may have died between its rename and this.
-            _sync_folder(self._path.parent)
+            sync_folder(self._path.parent)
 
     def remembered(self) -> Remembered:
         """The ids of this run, to be asked for once more from the first line on."""
@@ -224,11 +224,3 @@ def _entries(file: BinaryIO, path: Path) -> Iterator[RememberedLine]:
         except ValueError:
             remedy = "restore it from a copy; without it, publishing again could buy twice"
             raise BadInput(f"{path}:{number} is no remembered id", remedy=remedy) from None
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

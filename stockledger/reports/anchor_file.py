@@ -5,7 +5,7 @@ import os
 from datetime import datetime
 from pathlib import Path
 
-from ledger.private import private
+from ledger.private import replace_text
 from ledger.verify.anchor import Anchor
 from stockledger.verb.exits import AnchorUnfit
 
@@ -55,21 +55,9 @@ def write_anchor(file: Path, anchor: Anchor) -> None:
         "recorded_at": anchor.recorded_at and anchor.recorded_at.isoformat(),
         "group": anchor.group, "cluster_id": anchor.cluster_id,
     }  # fmt: skip
-    new = file.with_name(f".{file.name}.{os.getpid()}.new")
     try:
-        new.unlink(missing_ok=True)  # left by a killed run whose process number came again
-        with open(new, "x", encoding="utf-8", opener=private) as text:
-            text.write(json.dumps(said, indent=2) + "\n")
-            text.flush()
-            os.fsync(text.fileno())
-        new.replace(file)
-        folder = os.open(file.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        replace_text(file, json.dumps(said, indent=2) + "\n")
     except OSError as error:
-        new.unlink(missing_ok=True)
         raise AnchorUnfit(
             f"{file} can't be written: {error.strerror}",
             remedy="name a file in a folder that you may write to",
