@@ -3,10 +3,11 @@
 import base64
 import json
 import re
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from ledger.api import Ledger
-from ledger.domain.delivery import Record
+from ledger.domain.delivery import Lane, Record
 from ledger.store.tables.dead_letter import DeadLetter, Heading, LetterStatus
 
 REPAIRED = "repaired"
@@ -50,6 +51,16 @@ def summary(letter: Heading | DeadLetter) -> dict[str, Any]:
         "status": letter.status, "code": letter.code, "detail": letter.detail,
         "recorded_at": letter.recorded_at, "key": as_bytes(letter.key),
     }  # fmt: skip
+
+
+def summaries(
+    letters: Iterable[Heading | DeadLetter], repaired: Collection[tuple[Lane, int]]
+) -> list[dict[str, Any]]:
+    """The summary of each; what is in `repaired` has that as its status."""
+    return [
+        summary(each) | ({"status": REPAIRED} if (each.lane, each.offset) in repaired else {})
+        for each in letters
+    ]
 
 
 def as_bytes(value: bytes | None) -> dict[str, str | None] | None:

@@ -9,6 +9,7 @@ import shlex
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from consumer import known_log
@@ -55,7 +56,7 @@ class Heat:
     others: Counter[int]
     """By lane: records that are no command."""
 
-    @property
+    @cached_property
     def total(self) -> int:
         """How many deliveries were read."""
         return sum(self.by_lane.values())
@@ -65,7 +66,7 @@ class Heat:
         """How many offsets of the entries hold no record: gone from Kafka, or a mark of a transaction."""
         return sum(each.next_offset - each.first_offset for each in self.ranges) - self.total
 
-    @property
+    @cached_property
     def by_lane(self) -> Counter[int]:
         """Deliveries by partition."""
         return sum(self.lanes.values(), Counter(self.others))

@@ -6,7 +6,7 @@ from typing import Any
 from ledger.api import Ledger
 from ledger.store.tables.dead_letter import DeadLetter, LetterStatus
 from stockledger.reports import prospects, status
-from stockledger.reports.dead_letters import REPAIRED, summary
+from stockledger.reports.dead_letters import summaries, summary
 from stockledger.settings import Settings
 from stockledger.verb.exits import as_json
 
@@ -26,18 +26,13 @@ class LedgerOperations:
     def dead_letters(self, wanted: LetterStatus | None, code: str | None, limit: int) -> dict[str, Any]:
         """The first ones, as `stockledger dlq list --json` has them."""
         found = self._book.dead_letters(status=wanted, code=code)
-        repaired = self._book.repaired()
-        listed = [
-            summary(each) | ({"status": REPAIRED} if (each.lane, each.offset) in repaired else {})
-            for each in found[:limit]
-        ]
+        listed = summaries(found[:limit], self._book.repaired())
         return {"dead_letters": listed, "more": len(found) > limit}
 
     def redrive(self, code: str | None, *, dry_run: bool) -> dict[str, Any]:
         """As `stockledger dlq redrive --json` has it, and `error`: what kept some from being sent."""
         letters = self._book.dead_letters(status=LetterStatus.PARKED, code=code)
-        seen = [prospects.prospect(self._book, letter) for letter in letters]
-        worthy = [letter for letter, each in zip(letters, seen, strict=True) if not each.stays]
+        seen, worthy = prospects.sorted_out(self._book, letters)
         done: list[DeadLetter] = []
         fault = None
         if not dry_run:

@@ -48,6 +48,14 @@ def prospect(book: Ledger, letter: Heading | DeadLetter) -> Prospect:
     return Prospect.KNOWN if book.outcome(content.key.id, content.key.source) else Prospect.VALID
 
 
+def sorted_out(
+    book: Ledger, letters: Sequence[Heading | DeadLetter]
+) -> tuple[list[Prospect], list[Heading | DeadLetter]]:
+    """The prospect of each letter, and the letters that are worth sending."""
+    seen = [prospect(book, letter) for letter in letters]
+    return seen, [letter for letter, each in zip(letters, seen, strict=True) if not each.stays]
+
+
 def redrive(
     settings: Settings, book: Ledger, letters: Sequence[Heading | DeadLetter]
 ) -> tuple[list[DeadLetter], LedgerError | None]:

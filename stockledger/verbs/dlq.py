@@ -54,7 +54,7 @@ def list_(
     `repaired` is a parked one whose command was sent again since, and has its outcome.
     """
     from ledger.store.tables.dead_letter import LetterStatus
-    from stockledger.reports.dead_letters import REPAIRED, summary
+    from stockledger.reports.dead_letters import summaries
     from stockledger.wiring import ledger
 
     settings = call.settings()
@@ -62,22 +62,13 @@ def list_(
         found = book.dead_letters(
             status=None if status is Which.ALL else LetterStatus(status.value), code=code
         )
-        repaired, addresses = book.repaired(), _addresses(book, settings)
-    status_of = {(d.lane, d.offset): REPAIRED for d in found if (d.lane, d.offset) in repaired}
+        listed, addresses = summaries(found, book.repaired()), _addresses(book, settings)
     rows = [
-        (
-            addresses.written(d.lane, d.offset),
-            status_of.get((d.lane, d.offset), d.status.value),
-            d.code,
-            d.key,
-            d.recorded_at,
-            d.detail,
-        )
-        for d in found
+        (addresses.written(d.lane, d.offset), said["status"], d.code, d.key, d.recorded_at, d.detail)
+        for d, said in zip(found, listed, strict=True)
     ]
     call.out.table(("RECORD", "STATUS", "CODE", "KEY", "SINCE", "DETAIL"), rows)
     follow = call.onward("dlq show", rows[0][0]) if rows else ""
-    listed = [summary(d) | {"status": status_of.get((d.lane, d.offset), d.status)} for d in found]
     return Answer({"dead_letters": listed}, next=follow)
 
 
@@ -125,9 +116,8 @@ def redrive(
     with ledger(settings) as book:
         addresses = _addresses(book, settings)
         letters = choice.letters(book, addresses)
-        seen = [prospects.prospect(book, letter) for letter in letters]
+        seen, worthy = prospects.sorted_out(book, letters)
         counts = Counter(seen)
-        worthy = [d for d, each in zip(letters, seen, strict=True) if not each.stays]
         data: dict[str, Any] = {"dry_run": not yes, "records": len(letters), "prospects": counts}
         if not yes:
             call.out.say(f"would redrive {count(len(worthy))} of {counted(len(letters), 'record')}")
