@@ -1,12 +1,13 @@
-"""What a request asks for: its media type, its key, how long it waits, and its commands.
+"""What a request asks for: its media type, its key, how long it waits, how much, and its commands.
 
 Each function raises Problem naming what is wrong; nothing was published then.
 """
 
 import json
 import re
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Query, Request
 
 from gateway.problem import WRONG, Problem
 from gateway.sender import Order
@@ -19,6 +20,8 @@ from producer.lines import Line
 
 WAIT_DEFAULT_S, WAIT_MAX_S = 5, 30
 WAIT = re.compile(r'\s*wait\s*=\s*"?([0-9]{1,9})"?\s*(?:;.*)?', re.IGNORECASE)
+LIMIT_MAX = 1000
+Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description="So many at most.")]
 QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
 
 

@@ -1,7 +1,7 @@
 """What the endpoints say, as models: answers are made by them, and the OpenAPI document describes them."""
 
 from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
@@ -150,8 +150,3 @@ class ReadyBody(BaseModel):
     """It can take purchases: Kafka and the database answer."""
 
     ready: Literal[True] = True
-
-
-def with_status(body: dict[str, Any], status: int) -> dict[str, Any]:
-    """A line of many: what a request of its own would have been told, and its status."""
-    return {"status": status} | body

@@ -17,6 +17,7 @@ from ledger.api import Ledger
 from ledger.cache.stock_cache import StockCache
 from ledger.domain.commands import MessageKey
 from ledger.errors import LedgerError
+from ledger.store.connection.database import Connection
 from ledger.store.connection.lending import Lender
 
 T = TypeVar("T")
@@ -89,6 +90,10 @@ class Door:
             self.waits.require(1)
         with self.waits.taken():
             return await asyncio.get_running_loop().run_in_executor(self._threads, question)
+
+    async def read(self, question: Callable[[Connection], T], *, surely: bool = False) -> T:
+        """What the database answers on one of our connections; asked as by `ask`."""
+        return await self.ask(lambda: self.reads.lender.ask(question), surely=surely)
 
     def end_waiting(self) -> None:
         """Whoever waits is told what is known by now."""

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from gateway.asked import idempotency_key, one_command, one_purchase, require_media, wait_s
-from gateway.bodies import OutcomeBody, PendingBody, with_status
+from gateway.bodies import OutcomeBody, PendingBody
 from gateway.described import (
     COMMAND_BODY,
     DECIDED,
@@ -167,9 +167,9 @@ def body_of(found: RecordedOutcome) -> dict[str, Any]:
 
 
 def line(told: HttpAnswer) -> dict[str, Any]:
-    """One answer of many."""
+    """One answer of many: the body that a request of its own would have been told, and its status."""
     replayed = {"replayed": True} if "Idempotent-Replayed" in told.headers else {}
-    return with_status(told.body | replayed, told.status)
+    return {"status": told.status} | told.body | replayed
 
 
 def response(told: HttpAnswer) -> Response:

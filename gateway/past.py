@@ -12,6 +12,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
 from gateway import streams
+from gateway.asked import Limit
 from gateway.described import EVENTS, POSITION, PURCHASES
 from gateway.door import Door, may
 from gateway.problem import JSON, Problem, written
@@ -25,12 +26,10 @@ from ledger.history.pages import EventPage
 from ledger.store.connection.database import Connection
 from ledger.store.reads.history import StoredEvent
 
-LIMIT_MAX = 1000
 LastEventId = Annotated[
     str | None, Header(alias="Last-Event-ID", description="The last event that was received: go on after it.")
 ]
 PLACE = re.compile(r"([0-9]{1,18})\.([0-9]{1,9})")
-Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description="So many at most.")]
 
 
 def routes(door: Door) -> APIRouter:
@@ -40,7 +39,7 @@ def routes(door: Door) -> APIRouter:
     async def page(
         read: Callable[[Connection], EventPage], path: str, place: Callable[[StoredEvent], str], limit: int
     ) -> Response:
-        found = await door.ask(lambda: door.reads.lender.ask(read))
+        found = await door.read(read)
         lines = [events.cloud_event(each, found.source).strip() for each in found.events]
         onward = written(_onward(path, place(found.events[-1]), limit) if found.more else None).strip()
         text = f'{{"events":[{",".join(lines)}],"token":"{found.token}","next":{onward.decode()}}}\n'
@@ -59,7 +58,7 @@ def routes(door: Door) -> APIRouter:
 
         With `Accept: text/event-stream` it goes on with what comes. `Last-Event-ID` says where.
         """
-        position, ordinal = _place(last_event_id or after)
+        position, ordinal = _beginning(last_event_id or after)
         if streams.wanted(request):
             return await streams.stream(door, _of_journal(position, ordinal))
         return await page(
@@ -82,10 +81,9 @@ def routes(door: Door) -> APIRouter:
         With `Accept: text/event-stream` it goes on with what comes. `Last-Event-ID` says where.
         """
         if last_event_id is not None:
-            place = _event_id(last_event_id)
-            after = await door.ask(
-                lambda: door.reads.lender.ask(lambda conn: pages.version_at(conn, goods_id, place))
-            )
+            if (place := _place(last_event_id)) is None:
+                raise Problem.bad("Last-Event-ID", "is no event's id")
+            after = await door.read(lambda conn: pages.version_at(conn, goods_id, place))
         if streams.wanted(request):
             return await streams.stream(door, _of_goods(goods_id, after))
         return await page(
@@ -102,13 +100,9 @@ def routes(door: Door) -> APIRouter:
         limit: Limit = 100,
     ) -> Response:
         """In journal order, as far as the projection `user_events` has come: `lag` is what it lacks."""
-        found_place = PLACE.fullmatch(after)
-        if not found_place:
+        if (place := _place(after)) is None:
             raise Problem.bad("after", "is no place")
-        place = int(found_place[1]), int(found_place[2])
-        found = await door.ask(
-            lambda: door.reads.lender.ask(lambda conn: pages.of_user(conn, user_id, place, limit))
-        )
+        found = await door.read(lambda conn: pages.of_user(conn, user_id, place, limit))
         path = f"/v1/users/{quote(user_id, safe='')}/purchases"
         body = PurchasesBody.model_validate(
             {
@@ -140,16 +134,16 @@ def _of_goods(goods_id: str, version: int) -> Following:
     )
 
 
-def _event_id(text: str) -> tuple[int, int]:
-    if found := PLACE.fullmatch(text):
-        return int(found[1]), int(found[2])
-    raise Problem.bad("Last-Event-ID", "is no event's id")
+def _place(text: str) -> tuple[int, int] | None:
+    """The position and the ordinal of an event, which are its id; None: it is no event's."""
+    found = PLACE.fullmatch(text)
+    return (int(found[1]), int(found[2])) if found else None
 
 
-def _place(after: str) -> tuple[AnyPosition, int | None]:
+def _beginning(after: str) -> tuple[AnyPosition, int | None]:
     """The place that is meant: of an event, or all of a position."""
-    if found := PLACE.fullmatch(after):
-        return int(found[1]), int(found[2])
+    if place := _place(after):
+        return place
     try:
         return given_position(after), None
     except ValueError as error:

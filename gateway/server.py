@@ -26,7 +26,6 @@ from ledger.signals import LOOK_INTERVAL_S, Asked
 DRAIN_LEAST_S = 1.0
 """`/readyz` says 503 for as long as that before the port is closed."""
 DRAIN_MOST_S = 2.5
-CLOSE_WAIT_S = 0.5
 BACKLOG = 2048
 KEEP_ALIVE_S = 30
 

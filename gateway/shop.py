@@ -20,7 +20,7 @@ CLOSE_WAIT_S = 11.0
 
 
 class _Counter:
-    """What is behind both kinds of shop."""
+    """What both kinds of shop share."""
 
     def __init__(self, kafka: Mapping[str, Any], topic: str, source: str, dsn: ConnectionSource) -> None:
         self._source = require_key_part("source", source)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel
 
-from gateway.asked import require_media
+from gateway.asked import Limit, require_media
 from gateway.described import LETTERS, PROJECTIONS, REDRIVEN, STATUS, taken
 from gateway.door import Door, may
 from gateway.operations import Operations
@@ -17,8 +17,6 @@ from gateway.reports import LettersBody, ProjectionsBody, RedriveBody, StatusBod
 from gateway.tokens import Right
 from ledger.store.tables import projection_state
 from ledger.store.tables.dead_letter import LetterStatus
-
-LIMIT_MAX = 1000
 
 
 def routes(door: Door) -> APIRouter:
@@ -39,7 +37,7 @@ def routes(door: Door) -> APIRouter:
     )
     async def projections() -> Response:
         """Each generation, with its position and its lag."""
-        found = await door.ask(lambda: door.reads.lender.ask(projection_state.progress))
+        found = await door.read(projection_state.progress)
         return _answer(ProjectionsBody, {"projections": found})
 
     @router.get(
@@ -48,7 +46,7 @@ def routes(door: Door) -> APIRouter:
     async def dead_letters(
         status: Annotated[LetterStatus | None, Query(description="Those with this status; else all.")] = None,
         code: Annotated[str | None, Query(description="Those with this code.")] = None,
-        limit: Annotated[int, Query(ge=1, le=LIMIT_MAX, description="So many at most.")] = 100,
+        limit: Limit = 100,
     ) -> Response:
         """Lane by lane in offset order, without their values: `stockledger dlq show` has those."""
         return _answer(LettersBody, await door.ask(lambda: operations().dead_letters(status, code, limit)))

@@ -70,8 +70,12 @@ def routes(door: Door) -> APIRouter:
             found = await _now(door, goods_id or [], min_position, wait_s(request))
             return _several(found, [each for each in found.values() if each], more=False)
         await _reached(door, min_position, wait_s(request))
-        of_band = await door.ask(lambda: door.reads.cache.in_band(band))
-        ids = await door.ask(lambda: sorted(each for each in of_band if each > after))
+
+        def look() -> tuple[Snapshot[StockLevel], list[str]]:
+            found = door.reads.cache.in_band(band)
+            return found, sorted(each for each in found if each > after)
+
+        of_band, ids = await door.ask(look)
         return _several(of_band, [of_band[each] for each in ids[:limit]], more=len(ids) > limit)
 
     return router

@@ -5,7 +5,6 @@ journal has moved. Each read proves that the history is the one that was told so
 """
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import NamedTuple
@@ -55,9 +54,7 @@ async def stream(door: Door, following: Following) -> Response:
 
 
 async def _page(door: Door, following: Following, known: Sequence[str]) -> EventPage:
-    return await door.ask(
-        lambda: door.reads.lender.ask(lambda conn: following.read(conn, known)), surely=True
-    )
+    return await door.read(lambda conn: following.read(conn, known), surely=True)
 
 
 async def _told(door: Door, following: Following, page: EventPage) -> AsyncIterator[bytes]:
@@ -99,5 +96,4 @@ def _event(stored: StoredEvent, source: str) -> bytes:
 
 
 def _fault(error: LedgerError) -> bytes:
-    body = json.loads(written(Problem.of(error).body))
-    return f"event: problem\ndata: {json.dumps(body)}\n\n".encode()
+    return b"event: problem\ndata: " + written(Problem.of(error).body) + b"\n"
