@@ -14,7 +14,6 @@ meant to be sent until it is visible: those on lanes of their own, and those tha
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -31,7 +30,7 @@ from benchmarks.ours import ours_on
 from benchmarks.processes import Crew, Layout, helpers
 from benchmarks.result import Options, Runs, spread_cell, table
 from benchmarks.testbed import PARTITIONS, Testbed
-from benchmarks.workload import Record, Workload, encoded
+from benchmarks.workload import Record, Workload, encoded, put
 from consumer.worker import rarely_collect_cycles
 from producer import client
 
@@ -250,18 +249,11 @@ def _send(
             time.sleep(max(left, 0.001))
         if record.key not in lanes:
             lanes[record.key] = lane_of(record.key.decode())
-        headers: Any = record.headers
 
         def note(_: object, message: Any, n: int = n) -> None:
             places[n] = message.partition(), message.offset()
 
-        while True:
-            with suppress(BufferError):
-                producer.produce(
-                    topic, record.value, record.key, lanes[record.key], headers=headers, on_delivery=note
-                )
-                break
-            producer.poll(0.001)
+        put(producer, topic, record, lanes[record.key], note)
     assert producer.flush(60) == 0
     pipe.send(places)
     pipe.recv()  # until we are ended

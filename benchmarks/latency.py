@@ -13,7 +13,6 @@ from array import array
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import psycopg
@@ -25,7 +24,7 @@ from benchmarks.plot import Series, chart
 from benchmarks.processes import Crew, Layout, helpers
 from benchmarks.result import Options, spread_cell, table
 from benchmarks.testbed import PARTITIONS, Testbed
-from benchmarks.workload import Workload, encoded
+from benchmarks.workload import Workload, encoded, put
 from consumer.clients import open_consumer
 from consumer.records import available
 from consumer.worker import rarely_collect_cycles
@@ -203,12 +202,7 @@ def _send(kafka: dict[str, str], topic: str, workload: Workload, rate: float, pi
             producer.poll(0)
             time.sleep(max(left, SLEEP_MIN_S))  # poll itself would spin: it counts in milliseconds
         late_s = max(late_s, -left)
-        headers: Any = record.headers
-        while True:
-            with suppress(BufferError):
-                producer.produce(topic, record.value, record.key, lanes[number], headers=headers)
-                break
-            producer.poll(0.001)
+        put(producer, topic, record, lanes[number])
     sent_s = time.monotonic() - begin
     assert producer.flush(60) == 0
     pipe.send((lanes, max(sent_s, workload.commands / rate), late_s))

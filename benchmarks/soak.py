@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from benchmarks.ours import DONE
 from benchmarks.processes import Crew, Layout, helpers
 from benchmarks.result import Options, table
 from benchmarks.testbed import PARTITIONS, Testbed
-from benchmarks.workload import TIME, Record, Workload, encoded
+from benchmarks.workload import TIME, Record, Workload, encoded, put
 from consumer.worker import rarely_collect_cycles
 from ledger.api import Ledger
 from ledger.cache.files import About
@@ -102,14 +102,7 @@ def _send(kafka: dict[str, str], topic: str, seconds: int, rate: int, pipe: Any)
             while (left := begin + number / rate - time.monotonic()) > 0:
                 producer.poll(0)
                 time.sleep(left)
-            headers: Any = record.headers
-            while True:
-                with suppress(BufferError):
-                    producer.produce(
-                        topic, record.value, record.key, record.lane(PARTITIONS), headers=headers
-                    )
-                    break
-                producer.poll(0.001)
+            put(producer, topic, record, record.lane(PARTITIONS))
             number += 1
     assert producer.flush(60) == 0
     pipe.send(number)

@@ -14,7 +14,7 @@ from psycopg import sql
 
 from benchmarks import fill, measure
 from benchmarks.measure import Run
-from benchmarks.workload import Record, Workload
+from benchmarks.workload import Record, Workload, put
 from ledger.store.connection import server
 from ledger.store.connection.database import Connection
 from ledger.store.schema import migrate
@@ -120,13 +120,7 @@ class Testbed:
         note = lambda error, _: lost.append(error) if error else None  # noqa: E731
         for n, record in enumerate(records):
             lane = n % partitions if spread else record.lane(partitions)
-            headers: Any = record.headers
-            while True:
-                try:
-                    producer.produce(topic, record.value, record.key, lane, headers=headers, on_delivery=note)
-                    break
-                except BufferError:
-                    producer.poll(0.1)
+            put(producer, topic, record, lane, note)
         if producer.flush(60) or lost:
             raise RuntimeError(f"the topic wasn't filled: {lost[:1]}")
 

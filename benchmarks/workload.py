@@ -9,16 +9,20 @@ import zlib
 from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from confluent_kafka import Producer
 
 from ledger.domain import envelope
 from ledger.domain.commands import AnyCommand, MessageKey, PurchaseGoods, RegisterUser, record_key
 
 SOURCE = "bench"
 TIME = "2026-01-01T00:00:00.000Z"
+FULL_POLL_S = 0.001
 STOCK_EACH = 1_000_000_000
 """Pieces of each item before the first purchase: nothing sells out by accident."""
 BORN_MS = 1_767_225_600_000
@@ -105,6 +109,22 @@ class Record(NamedTuple):
     def lane(self, partitions: int) -> int:
         """The partition of its key. Which one it is doesn't matter: only that one item keeps to one."""
         return zlib.crc32(self.key) % partitions
+
+
+def put(
+    producer: Producer,
+    topic: str,
+    record: Record,
+    lane: int,
+    on_delivery: Callable[[Any, Any], None] | None = None,
+) -> None:
+    """Queue the record for this lane; waits while the client's queue is full."""
+    headers: Any = record.headers
+    while True:
+        with suppress(BufferError):
+            producer.produce(topic, record.value, record.key, lane, headers=headers, on_delivery=on_delivery)
+            return
+        producer.poll(FULL_POLL_S)
 
 
 @dataclass(frozen=True)

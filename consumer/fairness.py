@@ -66,8 +66,8 @@ class Fairness:
 
     def _crowded(self) -> set[Lane]:
         since = time.monotonic() - LATELY_S
-        behind = {n for n, each in self._lanes.items() if each.ended_at < since or each.portions >= 1}
-        return behind if len(behind) < len(self._lanes) else set()
+        crowded = {n for n, each in self._lanes.items() if each.ended_at < since or each.portions >= 1}
+        return crowded if len(crowded) < len(self._lanes) else set()
 
     def _work_after(self, lane: Lane) -> int:
         return self._work[lane] + min(len(self._lanes[lane]), self._size_max)

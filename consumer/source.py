@@ -132,10 +132,11 @@ class Source:
 
         Raises TopicReplaced where the log isn't the one that was applied up to here.
         """
-        turn = self._fairness.next_turn()
-        if turn is None or not (batch := turn[0].take(turn[1])):
+        if not (turn := self._fairness.next_turn()):
             return None
-        return turn[0], batch
+        queue, size_max = turn
+        batch = queue.take(size_max)
+        return (queue, batch) if batch else None
 
     def applied(self, batch: Batch) -> None:
         """The batch is applied. Kafka is told so some time soon, for lag tools; that may fail."""
