@@ -2,6 +2,7 @@
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 
 from gateway import orders, past, standing, stock
@@ -10,6 +11,15 @@ from gateway.described import ANYWHERE, SUMMARY, document, refusals
 from gateway.door import Door
 from gateway.problem import JSON, MEDIA_TYPE, Problem, written
 from ledger.errors import LedgerError
+
+
+class _AnyId(PathConvertor):
+    """An id in a path, `{goods_id:any}`: any text. Starlette's own `path` ends at a line feed."""
+
+    regex = r"[\s\S]*"
+
+
+register_url_convertor("any", _AnyId())
 
 
 def application(door: Door, version: str) -> FastAPI:

@@ -96,7 +96,7 @@ def routes(door: Door) -> APIRouter:
             return response(told[0])
         return Response(b"".join(written(line(each)) for each in told), media_type=LINES)
 
-    @router.get("/v1/commands/{id:path}", responses=FOUND, summary="What became of a command")
+    @router.get("/v1/commands/{id:any}", responses=FOUND, summary="What became of a command")
     async def outcome(
         id: str,
         caller: Annotated[Caller, Depends(may(Right.BUY, Right.READ))],

@@ -68,7 +68,7 @@ def routes(door: Door) -> APIRouter:
             limit,
         )
 
-    @router.get("/v1/goods/{goods_id:path}/events", responses=EVENTS, summary="The events of an item")
+    @router.get("/v1/goods/{goods_id:any}/events", responses=EVENTS, summary="The events of an item")
     async def goods(
         request: Request,
         goods_id: str,
@@ -93,7 +93,7 @@ def routes(door: Door) -> APIRouter:
             limit,
         )
 
-    @router.get("/v1/users/{user_id:path}/purchases", responses=PURCHASES, summary="What a user bought")
+    @router.get("/v1/users/{user_id:any}/purchases", responses=PURCHASES, summary="What a user bought")
     async def purchases(
         user_id: str,
         after: Annotated[str, Query(description="Those after this place: from `next`.")] = "0.0",

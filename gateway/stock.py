@@ -39,7 +39,7 @@ def routes(door: Door) -> APIRouter:
     """The endpoints."""
     router = APIRouter(dependencies=[Depends(may(Right.READ))])
 
-    @router.get("/v1/stock/{goods_id:path}", responses=STOCK, summary="The stock of an item")
+    @router.get("/v1/stock/{goods_id:any}", responses=STOCK, summary="The stock of an item")
     async def stock(
         request: Request, goods_id: str, as_of: AsOf = None, min_position: MinPositionHeader = None
     ) -> Response:

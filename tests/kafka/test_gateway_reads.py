@@ -1,5 +1,6 @@
 """The past and how things stand, over HTTP: what the verbs say, in pages."""
 
+import re
 from urllib.parse import quote
 
 import pytest
@@ -66,6 +67,19 @@ def test_the_events_of_an_item(door):
     assert count > 2
     assert found[0]["type"] == "stockledger.GoodsListed.v1"
     assert door("GET", "/v1/goods/none/events").body["events"] == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a/b", "/", "//", ".", "..", "a\nb", "\n", "\r\n", "\u2028", "\x0b", "?#%", "é", "日本", "\U0010ffff"],
+)
+def test_an_id_in_a_path_is_any_text(door, name):
+    """Each endpoint with an id in its path is found, whatever the id has in it."""
+    paths = [path for path in door("GET", "/openapi.json").body["paths"] if "{" in path]
+    assert len(paths) >= 4
+    for path in paths:
+        told = door("GET", re.sub(r"\{\w+\}", lambda _: quote(name, safe=""), path))
+        assert told.status == 200 or told.body["detail"] != "there is no such path", path
 
 
 def test_what_a_user_bought(door, open_shop):

@@ -108,13 +108,28 @@ def lonely(own_postgres, kafka, topic, tmp_path):
             wanted = "lost" if gone else ""
             admin.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{wanted}'")
             admin.execute("SELECT pg_reload_conf()")
-            show = "SHOW synchronous_standby_names"
-            wait_for("the setting", lambda: admin.execute(show).fetchone() == (wanted,))
+        # Each session reads the setting by itself; whether a COMMIT waits is up to the checkpointer.
+        wait_for("the setting", lambda: commits_wait(dsn) == gone)
 
     group.standby = standby
     yield group
     standby(gone=False)
     group.close()
+
+
+def commits_wait(dsn):
+    """Whether a COMMIT waits for a standby by now: one is tried, and cancelled if it does."""
+    with psycopg.connect(dsn, autocommit=True) as probe, psycopg.connect(dsn, autocommit=True) as watcher:
+        committing = Thread(target=probe.execute, args=("SELECT pg_logical_emit_message(true, 'probe', '')",))
+        committing.start()
+        waiting = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event = 'SyncRep'"
+        while committing.is_alive():
+            if watcher.execute(waiting, [probe.info.backend_pid]).fetchone():
+                probe.cancel_safe()
+                committing.join()
+                return True
+            committing.join(0.05)
+        return False
 
 
 def waits_for_standby(group):
