@@ -1,5 +1,7 @@
 """The application: its endpoints, and what the framework refuses said in the same way as all else."""
 
+from functools import cache
+
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.convertors import PathConvertor, register_url_convertor
@@ -56,9 +58,10 @@ def application(door: Door, version: str) -> FastAPI:
     @app.get("/openapi.json", responses=refusals(*ANYWHERE), summary="This document")
     async def openapi() -> Response:
         """OpenAPI 3.1, as it is committed in docs/openapi.json."""
-        return Response(written(app.openapi()), media_type=JSON)
+        return Response(described(), media_type=JSON)
 
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
+    described = cache(lambda: written(app.openapi()))  # to make it takes long, and anybody may ask for it
 
     @app.exception_handler(Problem)
     async def problem(_: Request, error: Problem) -> Response:

@@ -11,8 +11,9 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from urllib.parse import unquote_to_bytes
 
-from gateway.problem import MEDIA_TYPE, Problem, written
+from gateway.problem import ALWAYS, MEDIA_TYPE, Problem, written
 from gateway.tokens import Caller, Callers
 from ledger.errors import REPORT
 
@@ -27,11 +28,7 @@ BODY_WAIT_S = 10.0
 OPEN_PATHS = {"/livez", "/readyz", "/openapi.json"}
 NUL = b"%00"
 """As an address has it; Postgres' text can't."""
-HEADERS = [
-    (b"cache-control", b"no-store"),
-    (b"x-content-type-options", b"nosniff"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-]
+HEADERS = [(name.encode(), value.encode()) for name, value in ALWAYS.items()]
 
 
 class DoorLog(Protocol):
@@ -123,8 +120,7 @@ class Guard:
     async def _serve(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         headers = _headers(scope)
         self._hosts.require(headers.get("host"))
-        if NUL in scope["raw_path"] or NUL in scope["query_string"]:
-            raise Problem.bad("", "the address has a NUL character, which no id and no text has")
+        _require_text(scope["raw_path"] + b"?" + scope["query_string"])
         if scope["path"] not in OPEN_PATHS:
             caller = self._caller(headers.get("authorization"))
             if not self._buckets.setdefault(caller.name, Bucket(self._per_s)).take():
@@ -155,7 +151,19 @@ def _headers(scope: AsgiScope) -> dict[str, str]:
         if key in found and key in ("host", "authorization", "content-type", "idempotency-key"):
             raise Problem.bad(key, "is there more than once")
         found[key] = value.decode("latin-1")
+    if "content-length" in found and "transfer-encoding" in found:  # a proxy may have gone by the other one
+        raise Problem.bad("Content-Length", "doesn't go with Transfer-Encoding")
     return found
+
+
+def _require_text(address: bytes) -> None:
+    """Raise Problem where a part of the address is no text: the framework would make one of it."""
+    if NUL in address:
+        raise Problem.bad("", "the address has a NUL character, which no id and no text has")
+    try:
+        unquote_to_bytes(address).decode()
+    except UnicodeDecodeError:
+        raise Problem.bad("", "the address isn't UTF-8, percent-encoded") from None
 
 
 async def _body(length: str | None, receive: Receive) -> bytes:

@@ -28,12 +28,19 @@ CODES = {
     500: "SL-HTTP-500",
     503: "SL-HTTP-503",
 }
+ALWAYS = {
+    "cache-control": "no-store",
+    "x-content-type-options": "nosniff",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+}
+"""Headers that every answer has."""
 WRONG = "correct the request, and send it again"
 
 
 def written(body: Any) -> bytes:
     """The body as JSON, with a line's end for whoever reads it on a terminal."""
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "backslashreplace") + b"\n"  # half a pair of UTF-16 becomes its JSON escape
 
 
 class Problem(Exception):
@@ -77,3 +84,17 @@ class Problem(Exception):
     def bad(cls, field: str, reason: str, remedy: str = WRONG, **facts: Any) -> Self:
         """Something in the request can't be what it must be; `field` names it."""
         return cls(400, f"{field}: {reason}" if field else reason, remedy=remedy, field=field, **facts)
+
+
+def refusal(problem: Problem) -> bytes:
+    """The whole answer, for a client of whom no request was read; the connection ends after it."""
+    text = written(problem.body)
+    headers = {
+        "content-type": MEDIA_TYPE,
+        "content-length": str(len(text)),
+        "connection": "close",
+        **ALWAYS,
+        **problem.headers,
+    }
+    lines = [f"HTTP/1.1 {problem.status} {problem.body['title']}", *(f"{k}: {v}" for k, v in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode() + text

@@ -15,7 +15,9 @@ from typing import Protocol
 
 import uvicorn
 
+from gateway import connections
 from gateway.app import application
+from gateway.connections import Patience
 from gateway.door import Door, Reads
 from gateway.guard import DoorLog, Guard, Hosts
 from gateway.till import Till
@@ -27,7 +29,6 @@ DRAIN_LEAST_S = 1.0
 """`/readyz` says 503 for as long as that before the port is closed."""
 DRAIN_MOST_S = 2.5
 BACKLOG = 2048
-KEEP_ALIVE_S = 30
 
 
 @dataclass(frozen=True)
@@ -83,14 +84,14 @@ async def _serve(
     server = uvicorn.Server(
         uvicorn.Config(
             guard,
-            http="h11",
+            http=connections.connection_class(connections.places()),
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_keep_alive=connections.KEEP_ALIVE_S,
             timeout_graceful_shutdown=1,
             ssl_certfile=terms.certificate,
             ssl_keyfile=terms.key,
@@ -111,6 +112,7 @@ async def _serve(
     while not server.started and not running.done():
         await asyncio.sleep(LOOK_INTERVAL_S)
     log.ready(f"{scheme}://{host}:{port}")
+    patient = asyncio.create_task(_be_patient(server))
     while not stop.is_set() and not running.done():
         await asyncio.sleep(LOOK_INTERVAL_S)
     door.is_draining = True
@@ -121,3 +123,12 @@ async def _serve(
     door.end_waiting()
     server.should_exit = True
     await running
+    patient.cancel()
+
+
+async def _be_patient(server: uvicorn.Server) -> None:
+    """Cut whoever keeps the server waiting for too long, as long as it runs."""
+    patience = Patience()
+    while True:
+        await asyncio.sleep(connections.LOOK_INTERVAL_S)
+        patience.look(list(server.server_state.connections))

@@ -210,9 +210,11 @@ def gateway(
 
 
 class Served:
-    """`stockledger serve` in a process of its own, and all that it has said."""
+    """`stockledger serve` in a process of its own, and all that it has said; it may open so many `files`."""
 
-    def __init__(self, group: Group, *arguments: str, port: int = 0, **settings: str) -> None:
+    def __init__(
+        self, group: Group, *arguments: str, port: int = 0, files: int | None = None, **settings: str
+    ) -> None:
         named = {
             "DSN": group.dsn,
             "TOPIC": group.topic,
@@ -222,8 +224,9 @@ class Served:
         environment = inherited() | {f"STOCKLEDGER_{name}": value for name, value in named.items()}
         words = ["serve", "--port", str(port), "--json", "--log-format", "json", *arguments]
         self.said: list[str] = []
+        limit = f"ulimit -n {files}; " if files else ""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "stockledger", *words],
+            ["sh", "-c", f'{limit}exec "$@"', "sh", sys.executable, "-m", "stockledger", *words],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
