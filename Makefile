@@ -22,7 +22,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # A virtual environment that doesn't work, or that an old Python made since, is looked at again.
 $(shell $(BIN)/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || rm -f .venv/*.stamp)
 
-.PHONY: help demo test test-quick test-newest test-oldest coverage check docs reference release-check interface bench bench-cache bench-hot bench-all \
+.PHONY: help demo test test-quick test-newest test-oldest coverage check docs reference release-check interface bench bench-cache bench-door bench-hot bench-all \
 	lock clean
 
 help:  ## this list
@@ -73,6 +73,9 @@ bench: .venv/dev.stamp  ## commands per second beside the limit and the naive wa
 
 bench-cache: .venv/dev.stamp  ## reads from a stock cache beside other ways; 5 minutes on 2 calm cores
 	$(BIN)/python -m benchmarks cache $(ARGS)
+
+bench-door: .venv/dev.stamp  ## the HTTP door beside a constant answer, and slow clients; 4 minutes a round on 2 calm cores
+	$(BIN)/python -m benchmarks gateway $(ARGS)
 
 bench-hot: .venv/dev.stamp  ## who waits for whom, by workers, batch and distance; 15 minutes a round on 2 calm cores
 	$(BIN)/python -m benchmarks hot $(ARGS)

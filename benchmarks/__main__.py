@@ -8,6 +8,7 @@
     shapes      input that hurts: one SKU, Zipf, a million goods, a batch of one; 8 minutes
     hot         who waits for whom: shared goods, a flood, Postgres at a distance; 15 minutes a round
     cache       reads from a stock cache beside other ways, and how soon a commit is seen; 5 minutes
+    gateway     purchases and reads over HTTP beside a constant answer and slow clients; 4 minutes a round
     soak        ten minutes of purchases under four readers of caches; 12 minutes
     producer    `publish` beside librdkafka's own producer; 1 minute (10 million lines: --lines 10000000)
     report      the tables and plots again from results/*.json; no services needed
@@ -24,6 +25,7 @@ from types import ModuleType
 
 from benchmarks import (
     cache,
+    gateway,
     growth,
     hot,
     latency,
@@ -48,6 +50,7 @@ ALL: dict[str, ModuleType] = {
     "shapes": shapes,
     "hot": hot,
     "cache": cache,
+    "gateway": gateway,
     "soak": soak,
     "producer": producer,
 }

@@ -212,6 +212,20 @@ def found_by(name):
             "loads": [{"update_s": 2.0, "update_mb": 200.0, "host_s": 3.0, "host_mb": 40.0}] * 2,
             "goods": 1_000_000,
         },
+        "gateway": {
+            "rate": 500,
+            "latency": [{"p50": 9.0, "p99": 30.0, "max": 41.0, "rate": 500.0, "cpu_us": 800.0}] * 2,
+            "slow": [{"p50": 9.5, "p99": 31.0, "max": 42.0, "rate": 200.0}] * 2,
+            "capacity": {
+                name: [rate] * 2
+                for name, rate in (
+                    ("purchases", 1_000.0),
+                    ("constant, purchases", 2_000.0),
+                    ("stock", 1_900.0),
+                    ("constant, stock", 2_000.0),
+                )
+            },
+        },
         "producer": {"lines": 1_000, "file_bytes": 2_000_000},
     }
     return {"runs": Runs({each: [run, run] for each in names.get(name, [])}).as_json(), **more.get(name, {})}
@@ -241,7 +255,7 @@ def test_each_result_can_be_shown(name):
     assert figure in shown
     widths = [line.count("|") for line in shown.splitlines() if line.startswith("|")]
     assert len(widths) > 2
-    assert name in ("throughput", "shapes", "hot") or len(set(widths)) == 1
+    assert name in ("throughput", "shapes", "hot", "gateway") or len(set(widths)) == 1
     assert svg is None or ElementTree.fromstring(svg).tag == SVG + "svg"
 
 
