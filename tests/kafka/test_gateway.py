@@ -253,7 +253,8 @@ def test_what_became_of_a_command(door, open_shop):
     other = door("GET", f"{path}?source=shop")
     assert (other.status, other.body["source"]) == (404, "shop")
     assert door("GET", "/v1/commands/user-ben?source=shop").body["outcome"] == "applied"
-    assert door("GET", "/v1/commands/%FF%0A").status == 404
+    assert door("GET", "/v1/commands/%C3%BF%0A").status == 404
+    assert door("GET", "/v1/commands/%FF%0A").status == 400  # no text, so no id
 
 
 def test_the_same_answer_however_it_was_sent(door, open_shop):

@@ -2,18 +2,31 @@
 
 import http.client
 import json
+import re
 import shutil
 import signal
 import socket
 import ssl
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import pytest
 
+from gateway.guard import OPEN_PATHS
 from gateway.tokens import Right, add, revoke
-from tests.support.doorstep import PURCHASE, SOURCE, Client, Log, Served, gateway, records
+from tests.support.doorstep import (
+    DOCUMENT,
+    PURCHASE,
+    SOURCE,
+    Client,
+    Log,
+    Served,
+    gateway,
+    records,
+    template_of,
+)
+from tests.support.raw import exchange, framed
 from tests.support.workers import PATIENCE_S, wait_for
 
 LINES = {"Content-Type": "application/x-ndjson"}
@@ -34,6 +47,11 @@ ENDPOINTS = {
     ("GET", "/v1/dead-letters", ""): {Right.READ},
     ("POST", "/v1/dead-letters/redrive", "NOTHING"): {Right.OPERATE},
 }
+HEADERS = (
+    "Idempotency-Key", "Prefer", "Accept", "Last-Event-ID", "Stockledger-Min-Position", "User-Agent",
+    "Cookie", "Referer", "X-Forwarded-For", "traceparent",
+)  # fmt: skip
+PARAMETERS = ("source", "as_of", "goods_id", "band", "after", "limit", "status", "code", "dry_run", "other")
 NAMES = [" ".join(endpoint) for endpoint in ENDPOINTS]
 BODIES = {
     "PURCHASE": PURCHASE,
@@ -65,6 +83,14 @@ def door(open_shop, tokens, log):
 
 def with_token(door, token):
     return Client(door.address, token)
+
+
+def test_each_endpoint_is_tried():
+    """Whatever is documented stands above with its rights, or is open to all."""
+    documented = {
+        (method.upper(), path) for path, methods in DOCUMENT["paths"].items() for method in methods
+    } - {("GET", path) for path in OPEN_PATHS}
+    assert {(method, template_of(path)) for method, path, _ in ENDPOINTS} == documented
 
 
 @pytest.mark.parametrize("right", Right)
@@ -280,7 +306,12 @@ def test_no_secret_gets_out(open_shop, tmp_path):
                 )
             answers.append(door("GET", f"/v1/{canary}"))
             answers.append(door("GET", f"/{canary}?{canary}", headers={"Host": canary}))
-        _speak(address, f"GET / HTTP/1.1\r\n{canary}\r\n\r\n".encode())
+        query = urlencode(dict.fromkeys(PARAMETERS, canary))
+        for path, methods in DOCUMENT["paths"].items():
+            filled = re.sub(r"{\w+}", canary, path)
+            for method in methods:
+                exchange(address, [_with_canary(method, f"{filled}?{query}", token, canary)])
+        exchange(address, [f"GET / HTTP/1.1\r\n{canary}\r\n\r\n".encode()])
         assert served.ends(signal.SIGTERM) == 0
     said = "".join(served.said)
     told = json.dumps([[each.headers, each.body] for each in answers], default=dict)
@@ -290,11 +321,10 @@ def test_no_secret_gets_out(open_shop, tmp_path):
     assert token not in path.read_text()
 
 
-def _speak(address, text):
-    place = urlsplit(address)
-    with socket.create_connection((place.hostname, place.port)) as connection:
-        connection.sendall(text)
-        connection.recv(1000)
+def _with_canary(method, path, token, canary):
+    lines = [f"{name}: {canary}" for name in HEADERS]
+    lines += [f"Authorization: Bearer {token}", "Content-Type: application/json", "Connection: close"]
+    return framed(method.upper(), path, lines, json.dumps({canary: canary}).encode())
 
 
 def test_it_serves_tls(open_shop, tmp_path):

@@ -90,15 +90,15 @@ def lives(connection):
     """Whether it is answered on this connection, which goes on, that the gateway lives."""
     connection.sendall(LIVE)
     said = b""
-    while not (found := [*answers(said)]):
+    while b'"live":true' not in said:
         if not (piece := connection.recv(10_000)):
             return False
         said += piece
-    return found[0].status == 200
+    return True
 
 
 def lets_in(address):
-    with closing(connected(address)) as connection:
+    with suppress(OSError), closing(connected(address)) as connection:
         return lives(connection)
 
 

@@ -125,13 +125,19 @@ def heard(method: str, path: str, status: int, headers: Mapping[str, str], text:
 
 
 def _operation(method: str, path: str) -> Any:
+    template = template_of(path)
+    return DOCUMENT["paths"][template].get(method.lower()) if template else None
+
+
+def template_of(path: str) -> str | None:
+    """The documented path that this one is of."""
     parts = path.partition("?")[0].split("/")
-    for template, methods in DOCUMENT["paths"].items():
+    for template in DOCUMENT["paths"]:
         wanted = template.split("/")
         if len(wanted) == len(parts) and all(
             theirs == ours or theirs.startswith("{") for theirs, ours in zip(wanted, parts, strict=True)
         ):
-            return methods.get(method.lower())
+            return str(template)
     return None
 
 
