@@ -307,8 +307,8 @@ def test_no_secret_gets_out(open_shop, tmp_path):
             answers.append(door("GET", f"/v1/{canary}"))
             answers.append(door("GET", f"/{canary}?{canary}", headers={"Host": canary}))
         query = urlencode(dict.fromkeys(PARAMETERS, canary))
-        for path, methods in DOCUMENT["paths"].items():
-            filled = re.sub(r"{\w+}", canary, path)
+        for template, methods in DOCUMENT["paths"].items():
+            filled = re.sub(r"{\w+}", canary, template)
             for method in methods:
                 exchange(address, [_with_canary(method, f"{filled}?{query}", token, canary)])
         exchange(address, [f"GET / HTTP/1.1\r\n{canary}\r\n\r\n".encode()])

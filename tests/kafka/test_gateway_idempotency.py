@@ -1,20 +1,14 @@
 """One key is one command, whichever gateways it comes by, and whatever becomes of them meanwhile."""
 
-import http.client
-import random
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from functools import partial
-from typing import Any
 
 import pytest
 
 from ledger.api import Ledger
-from stockledger.embedded.postgres import free_port
 from tests.support.doorstep import SOURCE, Client, Served, gateway, records
-from tests.support.publish import buys, shop
+from tests.support.publish import buys
 from tests.support.workers import PATIENCE_S, wait_for
 
 AT_ONCE = 12
@@ -97,91 +91,6 @@ def test_a_gateway_that_is_killed_before_it_answers(new_group, when):
         told = other.buys("killed")
     assert (told.status, told.replayed) == (200, True)
     assert group.ask("SELECT count(*) FROM ledger.outcomes") == [(1,)]
-
-
-KEYS = 160
-BUYERS = 6
-IN_STOCK = 100
-KILLS = 4
-
-
-class Buyer:
-    """Buys impatiently: asks again, by either gateway, until it is told an outcome."""
-
-    def __init__(self, addresses, seed):
-        self._addresses = addresses
-        self._random = random.Random(seed)
-
-    def buys(self, key):
-        while True:
-            timeout_s = self._random.choice((0.02, 0.1, 0.5, 10))
-            door = Client(self._random.choice(self._addresses), timeout_s=timeout_s)
-            with suppress(OSError, http.client.HTTPException):
-                told = door.buys(key, wait=self._random.choice((0, 1, 30)))
-                if told.status == 200:
-                    return told.body
-                assert told.status in (202, 503), told
-
-
-def has(answered, number):
-    return len(answered) >= number
-
-
-@pytest.mark.slow
-@pytest.mark.chaos
-def test_every_key_has_one_outcome_though_gateways_are_killed(new_group, publisher, seed):
-    """Impatient clients of two gateways, which are killed in turn: in the end each client has what the ledger
-    has for its key, once, and the stock is what was sold."""
-    group = new_group(partitions=2)
-    sender = publisher(group)
-    sender.send(*shop(stock=IN_STOCK), partition=0)
-    sender.flush()
-    group.catch_up()
-    ports = [free_port(), free_port()]
-    doors = [Served(group, "--source", SOURCE, port=port) for port in ports]
-    answered: dict[str, Any] = {}
-    keys = iter([f"fire-{number}" for number in range(KEYS)])
-    turn = threading.Lock()
-    try:
-        addresses = [door.ready() for door in doors]
-
-        def buys(number):
-            buyer = Buyer(addresses, seed + number)
-            while True:
-                with turn:
-                    key = next(keys, None)
-                if key is None:
-                    return
-                answered[key] = buyer.buys(key)
-
-        with group.running(), ThreadPoolExecutor(BUYERS) as pool:
-            buying = [pool.submit(buys, number) for number in range(BUYERS)]
-            for number in range(KILLS):
-                progress = KEYS * (number + 1) // (KILLS + 1)
-                wait_for(f"{progress} answers", partial(has, answered, progress))
-                doors[number % 2].ends(signal.SIGKILL)
-                doors[number % 2] = Served(group, "--source", SOURCE, port=ports[number % 2])
-            for each in buying:
-                each.result(PATIENCE_S)
-            again = Client(wait_for("a gateway", doors[0].ready))
-            assert {key: again.buys(key).body for key in answered} == answered
-    finally:
-        for door in doors:
-            door.__exit__()
-    told = [each["outcome"] for each in answered.values()]
-    assert (len(told), told.count("applied")) == (KEYS, IN_STOCK)
-    with Ledger(group.dsn) as ledger:
-        for key, body in answered.items():
-            [found] = ledger.outcome(key, SOURCE)
-            assert (found.outcome, found.token, found.offset) == (
-                body["outcome"],
-                body["token"],
-                body["offset"],
-            )
-        level = ledger.stock("tea")
-        assert level is not None
-        assert level.on_hand == 0
-    assert group.cli("verify", "--topic")["ok"]
 
 
 def test_a_key_that_came_by_kafka_first(doors, open_shop, publisher):

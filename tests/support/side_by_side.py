@@ -13,6 +13,7 @@ from tests.support.lending import Lender
 
 ALONE = {
     "tests/kafka/test_broker_faults.py",
+    "tests/kafka/test_gateway_fire.py",
     "tests/kafka/test_large.py",
     "tests/kafka/test_publisher.py",
 }
@@ -26,6 +27,8 @@ TOGETHER = {
     "tests/kafka/test_gateway.py": "the open shop",
     "tests/kafka/test_gateway_document.py": "the open shop",
     "tests/kafka/test_gateway_guard.py": "the open shop",
+    "tests/kafka/test_gateway_raw.py": "the open shop",
+    "tests/kafka/test_gateway_slow.py": "the open shop",
     "tests/kafka/test_gateway_idempotency.py": "the open shop",
     "tests/kafka/test_gateway_reads.py": "the open shop",
     "tests/kafka/test_gateway_stock.py": "the open shop",
