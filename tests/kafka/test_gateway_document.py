@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.doorstep import gateway
+from tests.support.workers import PATIENCE_S
 
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 CASES_MAX = os.environ.get("STOCKLEDGER_TEST_CASES", "15")
@@ -40,6 +41,10 @@ def test_no_answer_is_outside_of_the_document(open_shop, tmp_path, seed):
             "--no-color",
             "--generation-database",
             "none",
+            "--request-timeout",
+            str(PATIENCE_S),
+            "--suppress-health-check",
+            "all",
         ]
         done = subprocess.run(
             [SCHEMATHESIS, *words],
