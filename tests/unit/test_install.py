@@ -127,3 +127,12 @@ def test_a_folder_that_cant_be_written_is_named(checkout):
     checkout.chmod(0o755)
     assert (code, said[0]) == (1, f"error: this folder can't be written: {checkout}")
     assert said[1].startswith(f"  next: cp -R '{checkout}' ~/stockledger && cd ~/stockledger && make demo")
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "requirements").glob("*.txt")), ids=lambda file: file.stem)
+def test_each_package_is_locked_with_its_hash(file):
+    """And pip is told to refuse what has another one."""
+    for line in file.read_text().splitlines():
+        if line and not line.startswith((" ", "#")):
+            assert line.endswith(" \\"), line  # its hashes follow
+    assert "--require-hashes" in (ROOT / "requirements" / "install").read_text()
