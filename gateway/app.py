@@ -12,6 +12,9 @@ from gateway.bodies import AliveBody, ReadyBody
 from gateway.described import ANYWHERE, SUMMARY, document, refusals
 from gateway.door import Door
 from gateway.problem import JSON, MEDIA_TYPE, Problem, written
+from gateway.ui import dashboard
+from gateway.ui.pages import ROOT, is_page
+from gateway.ui.refusal import HTML, refusal
 from ledger.errors import LedgerError
 
 
@@ -41,6 +44,7 @@ def application(door: Door, version: str) -> FastAPI:
     app.include_router(stock.routes(door))
     app.include_router(past.routes(door))
     app.include_router(standing.routes(door))
+    app.include_router(dashboard.routes(door))
 
     @app.get("/livez", responses={200: {"model": AliveBody}, **refusals(*ANYWHERE)}, summary="Is it alive?")
     async def livez() -> Response:
@@ -64,35 +68,38 @@ def application(door: Door, version: str) -> FastAPI:
     described = cache(lambda: written(app.openapi()))  # to make it takes long, and anybody may ask for it
 
     @app.exception_handler(Problem)
-    async def problem(_: Request, error: Problem) -> Response:
-        return _response(error)
+    async def problem(request: Request, error: Problem) -> Response:
+        return _response(request, error)
 
     @app.exception_handler(LedgerError)
-    async def fault(_: Request, error: LedgerError) -> Response:
-        return _response(Problem.of(error))
+    async def fault(request: Request, error: LedgerError) -> Response:
+        return _response(request, Problem.of(error))
 
     @app.exception_handler(TimeoutError)
-    async def late(_: Request, error: TimeoutError) -> Response:
-        return _response(Problem(503, str(error), remedy="ask again later", retryable=True))
+    async def late(request: Request, error: TimeoutError) -> Response:
+        return _response(request, Problem(503, str(error), remedy="ask again later", retryable=True))
 
     @app.exception_handler(HTTPException)
-    async def refused(_: Request, error: HTTPException) -> Response:
+    async def refused(request: Request, error: HTTPException) -> Response:
         detail = {404: "there is no such path", 405: "this path has no such method"}
-        remedy = "see /openapi.json"
+        remedy = f"see {ROOT}" if is_page(request.scope["path"]) else "see /openapi.json"
         return _response(
+            request,
             Problem(
                 error.status_code, detail.get(error.status_code, str(error.detail)), remedy=remedy,
                 headers=error.headers,
-            )
+            ),
         )  # fmt: skip
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Response:
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
-        return _response(Problem.bad(str(first["loc"][-1]), first["msg"]))
+        return _response(request, Problem.bad(str(first["loc"][-1]), first["msg"]))
 
     return app
 
 
-def _response(problem: Problem) -> Response:
+def _response(request: Request, problem: Problem) -> Response:
+    if is_page(request.scope["path"]):
+        return Response(refusal(problem, request.scope), problem.status, problem.headers, HTML)
     return Response(written(problem.body), problem.status, problem.headers, MEDIA_TYPE)

@@ -12,7 +12,7 @@ from fastapi import Request
 from gateway.operations import Operations
 from gateway.problem import Problem
 from gateway.till import Till, suspending
-from gateway.tokens import Caller, Right
+from gateway.tokens import Caller, Callers, Right
 from ledger.api import Ledger
 from ledger.cache.stock_cache import StockCache
 from ledger.domain.commands import MessageKey
@@ -65,9 +65,10 @@ class Room:
 class Door:
     """One per process. `is_draining`: it was asked to end; what comes now had better go elsewhere."""
 
-    def __init__(self, till: Till, reads: Reads, waiting_max: int) -> None:
+    def __init__(self, till: Till, reads: Reads, waiting_max: int, callers: Callers) -> None:
         self.till = till
         self.reads = reads
+        self.callers = callers
         self.is_draining = False
         self.waits = Room(waiting_max)
         """For commands and questions that wait."""

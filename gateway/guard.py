@@ -7,7 +7,7 @@ and its time, so a slow or a dead client holds no thread and nothing but its own
 import asyncio
 import ipaddress
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -15,6 +15,8 @@ from urllib.parse import unquote_to_bytes
 
 from gateway.problem import ALWAYS, MEDIA_TYPE, Problem, written
 from gateway.tokens import Caller, Callers
+from gateway.ui import pages, visitor
+from gateway.ui.refusal import HTML, refusal
 from ledger.errors import REPORT
 
 AsgiScope = MutableMapping[str, Any]
@@ -103,7 +105,8 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        answering = _Answering(send)
+        scope.setdefault("state", {})
+        answering = _Answering(scope, send)
         self.in_hand += 1
         try:
             await self._serve(scope, receive, answering)
@@ -121,20 +124,24 @@ class Guard:
         headers = _headers(scope)
         self._hosts.require(headers.get("host"))
         _require_text(scope["raw_path"] + b"?" + scope["query_string"])
-        if scope["path"] not in OPEN_PATHS:
-            caller = self._caller(headers.get("authorization"))
+        if scope["path"] not in OPEN_PATHS | visitor.OPEN_PAGES:
+            caller = self._caller(scope, headers)
             if not self._buckets.setdefault(caller.name, Bucket(self._per_s)).take():
                 raise Problem(
                     429, f"{caller.name} asks more often than {self._per_s:g} times a second",
                     remedy="ask again later, and more slowly", retryable=True,
                 )  # fmt: skip
-            scope.setdefault("state", {})["caller"] = caller
+            scope["state"]["caller"] = caller
         body = await _body(headers.get("content-length"), receive)
         await self._app(scope, _replayed(body, receive), send)
 
-    def _caller(self, authorization: str | None) -> Caller:
-        scheme, _, token = (authorization or "").partition(" ")
-        caller = self._callers.find(token.strip() if scheme.lower() == "bearer" else None)
+    def _caller(self, scope: AsgiScope, headers: Mapping[str, str]) -> Caller:
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        shown = token.strip() if scheme.lower() == "bearer" else None
+        if pages.is_page(scope["path"]) and not scheme:  # nowhere else does a cookie let anybody in
+            shown = visitor.presented(headers.get("cookie", ""))
+            scope["state"]["by_cookie"] = shown is not None
+        caller = self._callers.find(shown)
         if caller is None:
             raise Problem(
                 401, "no token that is known here", remedy="send a token as: Authorization: Bearer",
@@ -210,20 +217,23 @@ def _template(scope: AsgiScope) -> str:
 class _Answering:
     """Sends, with the headers that every answer has, and knows whether it has begun."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, scope: AsgiScope, send: Send) -> None:
+        self._scope = scope
         self._send = send
+        self._is_page = pages.is_page(scope["path"])
         self.began = False
 
     async def __call__(self, event: AsgiEvent) -> None:
         if event["type"] == "http.response.start":
             self.began = True
-            event["headers"] = [*event["headers"], *HEADERS]
+            event["headers"] = [*event["headers"], *(pages.HEADERS if self._is_page else HEADERS)]
         await self._send(event)
 
     async def refuse(self, problem: Problem) -> None:
-        """Answer with the problem."""
-        text = written(problem.body)
-        headers = {"content-type": MEDIA_TYPE, "content-length": str(len(text)), **problem.headers}
+        """Answer with the problem; with a page where people look."""
+        text = refusal(problem, self._scope) if self._is_page else written(problem.body)
+        media = HTML if self._is_page else MEDIA_TYPE
+        headers = {"content-type": media, "content-length": str(len(text)), **problem.headers}
         encoded = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
         await self({"type": "http.response.start", "status": problem.status, "headers": encoded})
         await self({"type": "http.response.body", "body": text})

@@ -60,7 +60,7 @@ def serve(
     till: Till, reads: Reads, callers: Callers, terms: ServerTerms, version: str, stop: Asked, log: ServerLog
 ) -> None:
     """Answer requests until `stop` is set. Raises BadSettings where it can't listen there."""
-    door = Door(till, reads, terms.waiting_max)
+    door = Door(till, reads, terms.waiting_max, callers)
     guard = Guard(application(door, version), Hosts([terms.host, *terms.hosts]), callers, terms.per_s, log)
     listening = _listening(terms)
     with listening:

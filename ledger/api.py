@@ -222,22 +222,42 @@ class Ledger:
             lambda conn: history.now(conn) if as_of is None else history.moment(conn, as_of)
         )
 
-    def why(self, goods_id: str, limit: int) -> tuple[Balance, list[Change]]:
-        """What the goods' stock says, what their events add up to, and the last `limit` of these."""
+    def why(self, goods_id: str, limit: int, *, version: int | None = None) -> tuple[Balance, list[Change]]:
+        """What the goods' stock says, what their events add up to, and the last `limit` of these.
+
+        With `version`, the last ones up to that version of the goods.
+        """
 
         def ask(conn: Connection) -> tuple[Balance, list[Change]]:
             found = balance.balance(conn, goods_id)
-            return found, balance.changes(conn, goods_id, found, limit)
+            upto = found if version is None else balance.upto(conn, goods_id, version)
+            return found, balance.changes(conn, goods_id, upto, limit)
 
         return self._lender.ask(ask)
 
-    def status(self) -> LedgerStatus:
-        """How things stand. The numbers are read one after the other, each as of its own moment."""
-        return self._lender.ask(_status)
+    def status(self, *, counts: bool = True) -> LedgerStatus:
+        """How things stand. The numbers are read one after the other, each as of its own moment.
 
-    def dead_letters(self, *, status: LetterStatus | None = None, code: str | None = None) -> list[Heading]:
-        """The dead letters with that status and code, by lane and offset; `dead_letter` has the record."""
-        return self._lender.ask(lambda conn: dead_letter.listed(conn, status=status, code=code))
+        Without `counts`, what takes longer the longer the journal is stays empty: `deliveries`, `rejected`
+        and `several_lanes`.
+        """
+        return self._lender.ask(lambda conn: _status(conn, counts))
+
+    def dead_letters(
+        self,
+        *,
+        status: LetterStatus | None = None,
+        code: str | None = None,
+        after: tuple[Lane, int] | None = None,
+        limit: int | None = None,
+    ) -> list[Heading]:
+        """The dead letters with that status and code, by lane and offset; `dead_letter` has the record.
+
+        The first `limit` of them (None: all), `after` a lane and an offset.
+        """
+        return self._lender.ask(
+            lambda conn: dead_letter.listed(conn, status=status, code=code, after=after, limit=limit)
+        )
 
     def dead_letter(self, lane: Lane, offset: int) -> DeadLetter | None:
         """The dead letter at this offset, if the record there is one."""
@@ -292,16 +312,16 @@ def _result(waits: Future[T]) -> T:
         waits.cancel()
 
 
-def _status(conn: Connection) -> LedgerStatus:
+def _status(conn: Connection, counts: bool) -> LedgerStatus:
     now = history.now(conn)
     return LedgerStatus(
         position=now.position,
         token=now.token,
         lanes=lane.read_all(conn),
-        deliveries=journal.totals(conn),
-        rejected=processed_message.rejected(conn),
+        deliveries=journal.totals(conn) if counts else {},
+        rejected=processed_message.rejected(conn) if counts else {},
         dead_letters=dead_letter.totals(conn),
         projections=projection_state.progress(conn),
         cluster_id=identity.read(conn)[1],
-        several_lanes=recent.several_lanes(conn),
+        several_lanes=recent.several_lanes(conn) if counts else SeveralLanes(),
     )

@@ -72,6 +72,7 @@ def _list(given: object) -> object:
 
 Topics = Annotated[str, AfterValidator(_topics)]
 GoodsList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_list)]
+Installation = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 Group = Annotated[str, StringConstraints(min_length=1, max_length=249)]
 
 
@@ -140,6 +141,10 @@ class Settings(BaseSettings):
     )
     tokens: Path | None = Field(
         None, description="the file of `serve`'s bearer tokens; without one it serves this machine alone"
+    )
+    environment: Installation | None = Field(
+        None,
+        description="what this installation is called, on the dashboard's pages; `production` stands out",
     )
     kafka: Annotated[dict[str, str], NoDecode] = Field(
         {}, description="any property of librdkafka, with underscores for dots in a variable"
@@ -215,7 +220,7 @@ class Settings(BaseSettings):
         """Every setting with its origin, fit to be shown: secrets are masked."""
         named = [
             ShownSetting(name, str(getattr(self, name) or "-"), self.origin(name))
-            for name in ("topic", "group", "source", "partition_by", "tokens")
+            for name in ("topic", "group", "source", "partition_by", "tokens", "environment")
         ]
         if self.hot_goods:
             hot = json.dumps(self.hot_goods, ensure_ascii=False), self.hot_by, self.hot_partitions or "-"

@@ -73,7 +73,7 @@ def openapi() -> str:
     from gateway.door import Door
     from stockledger import version
 
-    made = application(Door(None, None, 1), version()).openapi()  # type: ignore[arg-type]
+    made = application(Door(None, None, 1, None), version()).openapi()  # type: ignore[arg-type]
     return json.dumps(made, indent=1, ensure_ascii=False) + "\n"
 
 

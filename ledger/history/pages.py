@@ -76,3 +76,9 @@ def of_user(conn: Connection, user_id: str, after: tuple[int, int], limit: int) 
     """What the user bought after this place, as far as the projection `user_events` has come."""
     places, bought = buyers.purchases(conn, user_id, after, limit)
     return PurchasePage(bought, places[-1] if len(places) == limit else None)
+
+
+def latest_of_user(conn: Connection, user_id: str, before: tuple[int, int], limit: int) -> PurchasePage:
+    """What the user bought before this place, the newest first, as far as `user_events` has come."""
+    places, bought = buyers.latest(conn, user_id, before, limit)
+    return PurchasePage(bought, places[-1] if len(places) == limit else None)

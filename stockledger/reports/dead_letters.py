@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from ledger.api import Ledger
-from ledger.domain.delivery import Lane, Record
+from ledger.domain.delivery import Bad, Lane, Record
+from ledger.domain.envelope import decode
 from ledger.store.tables.dead_letter import DeadLetter, Heading, LetterStatus
 
 REPAIRED = "repaired"
@@ -51,6 +52,24 @@ def summary(letter: Heading | DeadLetter) -> dict[str, Any]:
         "status": letter.status, "code": letter.code, "detail": letter.detail,
         "recorded_at": letter.recorded_at, "key": as_bytes(letter.key),
     }  # fmt: skip
+
+
+def shown(book: Ledger, letter: DeadLetter) -> dict[str, Any]:
+    """As `dlq show --json` has it: the summary, what this version makes of it, its value and headers."""
+    headers = [{"name": name, **(as_bytes(value) or {})} for name, value in letter.record.headers or []]
+    extra = {"now": now(letter), "value": as_bytes(letter.record.value), "headers": headers}
+    return summary(letter) | {"status": status_of(book, letter)} | extra
+
+
+def now(letter: DeadLetter) -> str:
+    """What this version makes of the record."""
+    content = decode(letter.record.headers, letter.record.value)
+    return f"{content.code}: {content.detail}" if isinstance(content, Bad) else "a valid command"
+
+
+def naming(book: Ledger, id_: str) -> list[DeadLetter]:
+    """The dead letters whose id it is. Reads all that there are."""
+    return [each for each in book.dead_letters_naming(id_) if claims(each.record)[1] == id_]
 
 
 def summaries(

@@ -3,15 +3,17 @@
 The ledger remembers the delivery that decided, conflicts and dead letters; repeats are in the topic alone.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from consumer import admin, known_log
 from ledger.answers import RecordedOutcome
 from ledger.api import Ledger
 from ledger.domain.delivery import Bad, Delivery, Lane, Request
 from ledger.errors import LedgerError
+from ledger.store.tables import journal
 from ledger.store.tables.dead_letter import DeadLetter
 from stockledger.reports.dead_letters import claims, status_of
 from stockledger.settings import Settings
@@ -30,6 +32,13 @@ class Seen:
     published_at: datetime | None = None
     in_kafka: bool = False
 
+    def as_json(self) -> dict[str, Any]:
+        """As `--json` shows it."""
+        return {
+            **self.lane._asdict(), "offset": self.offset, "became": self.what, "source": self.source,
+            "published_at": self.published_at, "in_kafka": self.in_kafka, "detail": self.detail,
+        }  # fmt: skip
+
 
 def known(book: Ledger, id_: str, outcomes: list[RecordedOutcome], letters: list[DeadLetter]) -> list[Seen]:
     """The deliveries that the ledger itself remembers."""
@@ -46,14 +55,21 @@ def known(book: Ledger, id_: str, outcomes: list[RecordedOutcome], letters: list
 
 
 def every(
-    settings: Settings, id_: str, remembered: list[Seen], progress: Callable[[str, int, int], None]
+    settings: Settings,
+    id_: str,
+    remembered: list[Seen],
+    progress: Callable[[str, int, int], None],
+    since: int = 0,
 ) -> tuple[list[Seen], LedgerError | None]:
-    """All of them, lane by lane in offset order; and why Kafka's part is missing, where it is."""
+    """All of them, lane by lane in offset order; and why Kafka's part is missing, where it is.
+
+    Of what was decided before the position `since`, only those that the ledger remembers.
+    """
     found = {(each.lane, each.offset): each for each in remembered}
     decided = {each.source: each for each in remembered if each.what in ("applied", "rejected")}
     error = None
     try:
-        for lane, next_offset, delivery in _of_topics(settings, id_, progress):
+        for lane, next_offset, delivery in _of_topics(settings, id_, progress, since, remembered):
             seen = found.get((lane, delivery.offset)) or _judged(lane, next_offset, delivery, decided)
             published = datetime.fromtimestamp(delivery.mark.timestamp_ms / 1000, UTC)
             found[lane, delivery.offset] = replace(seen, published_at=published, in_kafka=True)
@@ -63,17 +79,28 @@ def every(
 
 
 def _of_topics(
-    settings: Settings, id_: str, progress: Callable[[str, int, int], None]
+    settings: Settings,
+    id_: str,
+    progress: Callable[[str, int, int], None],
+    since: int,
+    remembered: Iterable[Seen],
 ) -> Iterator[tuple[Lane, int, Delivery]]:
     """Deliveries of the id in the ledger's own logs, each with the offset up to which its lane is applied."""
     kafka = settings.kafka_properties()
     with ledger_database(settings, "outcome") as conn:
         known = known_log.read(conn)
+        begun = {
+            lane: first for lane, first, _ in journal.lane_ranges(conn, since - 1, journal.tip(conn).position)
+        }
+    for each in remembered:
+        begun[each.lane] = min(each.offset, begun.get(each.lane, each.offset))
     records = known_log.KnownRecords(kafka, known)
     rows = [row for row in known.rows if row.lane not in records.left_behind]
     marks = admin.watermarks(kafka, [row.lane for row in rows]).all()
     for row in rows:
         first, _, end = marks[row.lane]
+        if since:
+            first = max(first, begun.get(row.lane, row.next_offset))
         for delivery in records(row.lane, first, end):
             progress(str(row.lane), delivery.offset - first, end - first)
             if _is_of(delivery, id_):

@@ -12,6 +12,7 @@ from consumer.known_log import KnownLogs
 from ledger.api import Ledger, LedgerStatus
 from ledger.domain.delivery import Lane
 from ledger.errors import LedgerError, TopicReplaced, TopicUnfit
+from ledger.store.tables.lane import LaneRow
 from stockledger.reports import standstill
 from stockledger.reports.standstill import Still
 from stockledger.settings import Settings
@@ -30,6 +31,8 @@ class LaneStatus:
     owner: str | None
     why: str | None = None
     last_moved_at: datetime | None = None
+    took_s: float | None = None
+    """Of its last record, from its time in Kafka to the commit."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class Status:
                     "lag": lane.lag,
                     "owner": lane.owner,
                     "last_moved_at": lane.last_moved_at,
+                    "took_s": lane.took_s,
                     "why": lane.why,
                 }
                 for lane in self.lanes
@@ -90,13 +94,13 @@ class Status:
         }
 
 
-def read(ledger: Ledger, settings: Settings) -> Status:
+def read(ledger: Ledger, settings: Settings, *, counts: bool = True) -> Status:
     """Ask both; Kafka's silence is a part of the answer. Raises what `Ledger.status` raises.
 
     The ledger's lanes in topics that the settings don't name are looked at, too: perhaps nobody applies them.
     What is wrong with those is shown, and is no fault.
     """
-    stored = ledger.status()
+    stored = ledger.status(counts=counts)
     known = KnownLogs(stored.lanes, stored.cluster_id)
     topics: list[TopicFacts] = []
     gone: dict[str, LedgerError] = {}
@@ -115,7 +119,7 @@ def read(ledger: Ledger, settings: Settings) -> Status:
     faults = {**faults, **wrong, **marks.silent}
     named = [gone[name] for name in settings.topics if name in gone]
     named += [fault for lane, fault in faults.items() if lane.topic in settings.topics]
-    still = standstill.find(stored.lanes, marks.known, again=lambda: ledger.status().lanes)
+    still = standstill.find(stored.lanes, marks.known, again=lambda: ledger.status(counts=False).lanes)
     return Status(stored, _lanes(stored, marks.known, faults), next(iter(named), None), waits, still)
 
 
@@ -130,5 +134,11 @@ def _lanes(
         owner, moved = (standstill.owner(row), row.last_moved_at) if row else (None, None)
         lag = there.end - (there.first if at is None else at) if there and not fault else None
         why = fault.message if fault else None
-        found.append(LaneStatus(lane, at, there and there.end, lag, owner, why, moved))
+        found.append(LaneStatus(lane, at, there and there.end, lag, owner, why, moved, _took_s(row)))
     return found
+
+
+def _took_s(row: LaneRow | None) -> float | None:
+    if row is None or row.last_moved_at is None or row.last_timestamp_ms is None:
+        return None
+    return row.last_moved_at.timestamp() - row.last_timestamp_ms / 1000

@@ -76,25 +76,22 @@ def list_(
 @verb(topics=True)
 def show(call: Call, record: Annotated[str, typer.Argument(metavar="RECORD", help=RECORD)]) -> Answer:
     """One dead letter, byte for byte, and whether this version could read it."""
-    from stockledger.reports.dead_letters import as_bytes, status_of, summary
+    from stockledger.reports.dead_letters import shown
     from stockledger.wiring import ledger
 
     address, settings = parse(record), call.settings()
     with ledger(settings) as book:
         found = _existing(book, address, _addresses(book, settings))
-        status = status_of(book, found)
-    headers, now = found.record.headers or [], _now(found)
+        data = shown(book, found)
     for name, value in (
-        ("record", f"{found.lane}@{found.offset}"), ("status", status),
-        ("since", found.recorded_at), ("code", found.code), ("detail", found.detail), ("now", now),
+        ("record", f"{found.lane}@{found.offset}"), ("status", data["status"]),
+        ("since", found.recorded_at), ("code", found.code), ("detail", found.detail), ("now", data["now"]),
         ("key", found.record.key),
-        *((f"header {header}", value) for header, value in headers), ("value", found.record.value),
+        *((f"header {header}", value) for header, value in found.record.headers or []),
+        ("value", found.record.value),
     ):  # fmt: skip
         call.out.say(f"{name:24}", value)
-    data = summary(found) | {"status": status, "now": now, "value": as_bytes(found.record.value)}
-    return Answer(
-        data | {"headers": [{"name": header, **(as_bytes(value) or {})} for header, value in headers]}
-    )
+    return Answer(data)
 
 
 @app.command()
@@ -238,12 +235,3 @@ def _existing(book: "Ledger", address: Address, addresses: Addresses) -> "DeadLe
             remedy="stockledger dlq list --status all",
         )
     return found
-
-
-def _now(letter: "DeadLetter") -> str:
-    """What this version makes of the record."""
-    from ledger.domain.delivery import Bad
-    from ledger.domain.envelope import decode
-
-    content = decode(letter.record.headers, letter.record.value)
-    return f"{content.code}: {content.detail}" if isinstance(content, Bad) else "a valid command"

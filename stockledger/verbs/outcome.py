@@ -50,6 +50,7 @@ def outcome(
 
     Or of many: of ids that begin alike (--like ORDER-42), of a user, or of a time (--since, --until).
     """
+    from stockledger.reports.dead_letters import naming
     from stockledger.wiring import ledger
 
     several = any(each is not None for each in (like, user, since, until))
@@ -63,7 +64,7 @@ def outcome(
         if id_ is None:
             return _several(call, book, like, user, source, since, until, limit)
         found, id_ = _of_id(book, id_, source)
-        letters = [] if found and not deliveries else _letters(book, id_)
+        letters = [] if found and not deliveries else naming(book, id_)
         if not found and not letters:
             return _none(call, id_)
         if deliveries:
@@ -80,13 +81,6 @@ def _of_id(book: "Ledger", id_: str, source: str | None) -> "tuple[list[Recorded
         if not found and source in (None, named) and (found := book.outcome(rest, named)):
             return found, rest
     return found, id_
-
-
-def _letters(book: "Ledger", id_: str) -> "list[DeadLetter]":
-    """The dead letters whose id it is."""
-    from stockledger.reports.dead_letters import claims
-
-    return [each for each in book.dead_letters_naming(id_) if claims(each.record)[1] == id_]
 
 
 def _none(call: Call, id_: str) -> Answer:
@@ -156,7 +150,7 @@ def _deliveries(
     )
     data = {
         "outcomes": [_json(each) for each in found],
-        "history": [_delivery_json(each) for each in seen],
+        "history": [each.as_json() for each in seen],
     }
     return Answer(data, error=error)
 
@@ -178,14 +172,6 @@ def _delivery_cells(seen: "Seen", id_: str) -> list[object]:
     key = f"{seen.source or '?'}/{id_}"
     kept = "yes" if seen.in_kafka else "no"
     return [f"{seen.lane}@{seen.offset}", seen.what, key, seen.published_at, kept, seen.detail]
-
-
-def _delivery_json(seen: "Seen") -> dict[str, Any]:
-    return {
-        "topic": seen.lane.topic, "partition": seen.lane.partition, "offset": seen.offset,
-        "became": seen.what, "source": seen.source, "published_at": seen.published_at,
-        "in_kafka": seen.in_kafka, "detail": seen.detail,
-    }  # fmt: skip
 
 
 def _json(found: "RecordedOutcome") -> dict[str, Any]:

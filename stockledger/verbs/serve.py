@@ -32,6 +32,9 @@ def serve(
         str | None, typer.Option(metavar="NAME", help="Who buys, where there is no tokens file.")
     ] = None,
     tokens: TokensFile = None,
+    environment: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Stands on each page of the dashboard /ui/.")
+    ] = None,
     allow_host: Annotated[
         list[str] | None,
         typer.Option("--allow-host", metavar="NAME", help="A name by which it is called; repeatable."),
@@ -54,7 +57,7 @@ def serve(
     ] = 10,
     log_format: Annotated[LogFormat, typer.Option(help="Of the logs on stderr.")] = LogFormat.AUTO,
 ) -> Answer:
-    """Serve HTTP: buy, send commands, ask what became of them, read stock. Until stopped.
+    """Serve HTTP: buy, send commands, ask what became of them, read stock; a dashboard. Until stopped.
 
     Any number of these may run side by side; they keep nothing. Without a tokens file it listens on this
     machine alone, and whoever calls may do everything.
@@ -66,7 +69,7 @@ def serve(
     from stockledger.reports.operations import LedgerOperations
     from stockledger.wiring import ledger, stock_cache, till
 
-    settings = call.settings(source=source, tokens=str(tokens) if tokens else None)
+    settings = call.settings(source=source, tokens=str(tokens) if tokens else None, environment=environment)
     topic = settings.only_topic("serve")
     log = _Log(logger(log_format.value))
     if (tls_cert is None) != (tls_key is None):

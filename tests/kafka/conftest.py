@@ -9,6 +9,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource
 from tests.conftest import database
 from tests.support.publish import Publisher, says, shop
 from tests.support.services import Unsupported
+from tests.support.showcase import happens
 from tests.support.workers import Group
 
 SESSION_TIMEOUT_MS = 1_500
@@ -93,16 +94,31 @@ def supported():
 @pytest.fixture(scope="session")
 def open_shop(services, template_database, kafka):
     """A ledger for all tests of gateways: anna can buy tea, ben no more, and a worker applies what comes."""
-    name = f"commands-{uuid.uuid4().hex[:12]}"
-    services.kafka.create_topic(name, 2)
-    with database(services, name.replace("-", "_"), template_database) as made:
-        group = Group(services.postgres.dsn(made), kafka, name)
-        sender = Publisher(kafka, name)
+    with lasting_group(services, template_database, kafka) as group:
+        sender = Publisher(kafka, group.topic)
         closing = says("RegisterUser", "user-ben", user_id="ben"), says("CloseUser", "close", user_id="ben")
         sender.send(*shop(stock=STOCK), *closing, partition=0)
         sender.flush()
         with group.running():
             group.applies(sender)
             yield group
+
+
+@pytest.fixture(scope="session")
+def showcase(services, template_database, kafka):
+    """A ledger for all tests of the dashboard that change nothing: everything has happened in it."""
+    with lasting_group(services, template_database, kafka) as group:
+        happens(group)
+        yield group
+
+
+@contextmanager
+def lasting_group(services, template_database, kafka):
+    """A group on a topic and a ledger that several tests share."""
+    name = f"commands-{uuid.uuid4().hex[:12]}"
+    services.kafka.create_topic(name, 2)
+    with database(services, name.replace("-", "_"), template_database) as made:
+        group = Group(services.postgres.dsn(made), kafka, name)
+        yield group
         group.close()
     services.kafka.delete_topic(name)

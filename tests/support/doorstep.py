@@ -40,7 +40,7 @@ from tests.support.workers import PATIENCE_S, Group, wait_for
 SOURCE = "web"
 ANYBODY = Caller("anybody", SOURCE, frozenset(Right))
 JSON = "application/json"
-DOCUMENT: Any = application(Door(None, None, 1), "").openapi()  # type: ignore[arg-type]
+DOCUMENT: Any = application(Door(None, None, 1, None), "").openapi()  # type: ignore[arg-type]
 PURCHASE = {"user_id": "anna", "goods_id": "tea", "quantity": 1}
 
 
@@ -171,15 +171,22 @@ class Log:
         self.lines.append(str(error))
 
 
-def settings_of(group: Group) -> Settings:
+def settings_of(group: Group, **given: object) -> Settings:
     """The settings by which the verbs reach the group's ledger and topic."""
     servers = f"bootstrap.servers={group.kafka['bootstrap.servers']}"
-    return load({"dsn": group.dsn, "topic": group.topic, "group": group.name, "source": SOURCE}, [servers])
+    named = {"dsn": group.dsn, "topic": group.topic, "group": group.name, "source": SOURCE}
+    return load(named | given, [servers])
 
 
 @contextmanager
 def gateway(
-    group: Group, *, dsn: str = "", tokens: Path | None = None, log: Log | None = None, **terms: Any
+    group: Group,
+    *,
+    dsn: str = "",
+    tokens: Path | None = None,
+    log: Log | None = None,
+    environment: str | None = None,
+    **terms: Any,
 ) -> Iterator[Client]:
     """A gateway in threads of this process, on a port of its own."""
     log, stop, faults = log or Log(), Asked(), list[BaseException]()
@@ -192,7 +199,7 @@ def gateway(
             cache = StockCache(dsn or group.dsn, partition="value", poll_s=0.01)
             lender = closing(Lender(dsn or group.dsn, "serve"))
             with cache, Ledger(dsn or group.dsn) as ledger, lender as lends:
-                operations = LedgerOperations(settings_of(group), ledger)
+                operations = LedgerOperations(settings_of(group, environment=environment), ledger)
                 reads = Reads(cache, ledger, lends, operations)
                 listens = ServerTerms("127.0.0.1", 0, **terms)
                 serve(till, reads, callers, listens, "0", stop, log)

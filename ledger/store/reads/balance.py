@@ -43,6 +43,10 @@ FROM (SELECT coalesce(sum(delta), 0)::bigint AS on_hand, count(*) AS events, max
       FROM ledger.event WHERE stream = %(stream)s) e
 LEFT JOIN ledger.stock_levels s ON s.goods_id = %(goods_id)s
 """
+UPTO = """
+SELECT coalesce(sum(delta), 0)::bigint, count(*), max(version) FROM ledger.event
+WHERE stream = %s AND version <= %s
+"""
 # Outer joins: an event whose entry or register row was deleted is shown without them.
 CHANGES = """
 SELECT j.position, e.version, e.type, e.delta, e.user_id, e.source, e.id, j.topic, j.partition, p."offset",
@@ -58,6 +62,12 @@ def balance(conn: Connection, goods_id: str) -> Balance:
     row = conn.execute(BALANCE, {"stream": goods_stream(goods_id), "goods_id": goods_id}).fetchone()
     assert row is not None
     return Balance(*row)
+
+
+def upto(conn: Connection, goods_id: str, version: int) -> Balance:
+    """What the goods' events up to this version add up to; of the stock it says nothing."""
+    ((added, events, last),) = conn.execute(UPTO, (goods_stream(goods_id), version))
+    return Balance(None, None, added, events, last)
 
 
 def changes(conn: Connection, goods_id: str, total: Balance, limit: int) -> list[Change]:

@@ -65,8 +65,10 @@ LIST = """
 SELECT topic, partition, "offset", code, detail, status, recorded_at, substring(key FROM 1 FOR 200)
 FROM ledger.dead_letters
 WHERE (%(status)s::text IS NULL OR status = %(status)s) AND (%(code)s::text IS NULL OR code = %(code)s)
-ORDER BY topic, partition, "offset"
+  AND (topic, partition, "offset") > (%(topic)s, %(partition)s, %(offset)s)
+ORDER BY topic, partition, "offset" LIMIT %(limit)s
 """
+BEFORE_ALL = Lane("", 0), 0
 ONE = """
 SELECT topic, partition, "offset", code, detail, status, recorded_at, key, value, header_names, header_values
 FROM ledger.dead_letters WHERE topic = %s AND partition = %s AND "offset" = %s
@@ -114,9 +116,18 @@ def in_range(conn: Connection, lane: Lane, first_offset: int, next_offset: int) 
     return {offset: _record(*stored) for offset, *stored in rows}
 
 
-def listed(conn: Connection, *, status: LetterStatus | None = None, code: str | None = None) -> list[Heading]:
-    """The dead letters with that status and code, lane by lane in offset order."""
-    rows = conn.execute(LIST, {"status": status, "code": code})
+def listed(
+    conn: Connection,
+    *,
+    status: LetterStatus | None = None,
+    code: str | None = None,
+    after: tuple[Lane, int] | None = None,
+    limit: int | None = None,
+) -> list[Heading]:
+    """The dead letters with that status and code after that place, lane by lane in offset order."""
+    (topic, partition), offset = after or BEFORE_ALL
+    place = {"topic": topic, "partition": partition, "offset": offset}
+    rows = conn.execute(LIST, {"status": status, "code": code, "limit": limit, **place})
     return [
         Heading(Lane(topic, partition), offset, code, detail, LetterStatus(status), *rest)
         for topic, partition, offset, code, detail, status, *rest in rows

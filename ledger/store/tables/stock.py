@@ -30,6 +30,12 @@ FROM unnest(string_to_array(%s, E'\\n'), string_to_array(%s, E'\\n')::bigint[],
             string_to_array(%s, E'\\n')::bigint[]) AS n (goods_id, version, on_hand) ORDER BY n.goods_id
 """
 LEVEL = "SELECT goods_id, on_hand, version FROM ledger.stock_levels WHERE goods_id = %s"
+# Along the primary key.
+LISTED = """
+SELECT s.goods_id, s.on_hand, s.version FROM ledger.stock s
+WHERE s.generation = (SELECT stock_generation FROM ledger.head) AND s.goods_id > %s
+ORDER BY s.goods_id LIMIT %s
+"""
 
 # Along the primary key, both ways.
 NEIGHBOURS = """
@@ -56,6 +62,11 @@ def level(conn: Connection, goods_id: str) -> StockLevel | None:
     """The goods' live stock as of the last commit; None if they were never listed."""
     row = conn.execute(LEVEL, (goods_id,)).fetchone()
     return StockLevel(*row) if row else None
+
+
+def listed(conn: Connection, after: str, limit: int) -> list[StockLevel]:
+    """The live stock of the next goods whose ids come after this one, by id."""
+    return [StockLevel(*row) for row in conn.execute(LISTED, (after, limit))]
 
 
 def neighbours(conn: Connection, goods_id: str) -> list[str]:
