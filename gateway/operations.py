@@ -5,7 +5,7 @@ from typing import Any, Protocol
 from ledger.domain.delivery import Lane
 from ledger.store.tables.dead_letter import LetterStatus
 
-Place = tuple[Lane, int]
+RecordPlace = tuple[Lane, int]
 """A lane and an offset."""
 
 
@@ -21,12 +21,12 @@ class Operations(Protocol):
         ...
 
     def dead_letters(
-        self, status: LetterStatus | None, code: str | None, limit: int, after: Place | None = None
+        self, status: LetterStatus | None, code: str | None, limit: int, after: RecordPlace | None = None
     ) -> dict[str, Any]:
         """The first dead letters with that status and code, after a place."""
         ...
 
-    def dead_letter(self, place: Place) -> dict[str, Any] | None:
+    def dead_letter(self, place: RecordPlace) -> dict[str, Any] | None:
         """One dead letter with its record, if there is one at this place."""
         ...
 
@@ -34,7 +34,7 @@ class Operations(Protocol):
         """The dead letters whose id it is."""
         ...
 
-    def redrive(self, code: str | None, *, dry_run: bool, place: Place | None = None) -> dict[str, Any]:
+    def redrive(self, code: str | None, *, dry_run: bool, place: RecordPlace | None = None) -> dict[str, Any]:
         """Send all that are parked, or those with the code, again; or say what would become of them.
 
         With a `place`, the one there alone.

@@ -23,7 +23,7 @@ class Bar(NamedTuple):
     height: float
 
 
-class Line(NamedTuple):
+class StepLine(NamedTuple):
     """A line of steps, its marks with what they say, and the values at its top and its bottom."""
 
     path: str
@@ -48,7 +48,7 @@ def bars(lately: Sequence[Pace]) -> dict[str, Any]:
     return {"top": top, "bars": found, "width": WIDTH, "height": HEIGHT}
 
 
-def steps(changes: Sequence[Change]) -> Line | None:
+def steps(changes: Sequence[Change]) -> StepLine | None:
     """The stock before the first of the changes, and after each of them."""
     if not changes:
         return None
@@ -60,8 +60,8 @@ def steps(changes: Sequence[Change]) -> Line | None:
         f"H{round(number * step, 1)}V{y}" for number, y in enumerate(places[1:], 1)
     )
     said = [
-        (round(number * step, 1), y, f"version {each.version}: {each.delta:+} to {count(each.on_hand)}")
+        (round(number * step, 1), y, f"version {each.version}: {each.delta:+}, then {count(each.on_hand)}")
         for number, (each, y) in enumerate(zip(changes, places[1:], strict=True), 1)
     ]
     marks = said if len(changes) <= MARKS_MAX else []
-    return Line(path, f"{path}V{HEIGHT}H0Z", marks, top, bottom)
+    return StepLine(path, f"{path}V{HEIGHT}H0Z", marks, top, bottom)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from gateway.door import Door, may
-from gateway.operations import Place
+from gateway.operations import RecordPlace
 from gateway.problem import Problem
 from gateway.tokens import Right
 from gateway.ui.pages import ROOT, page
@@ -18,8 +18,6 @@ from ledger.domain.delivery import Lane
 from ledger.store.tables.dead_letter import LetterStatus
 
 LETTERS_MAX = 100
-Offset = Annotated[int, Query(ge=0, lt=2**63)]
-Partition = Annotated[int, Query(ge=0, lt=2**31)]
 
 
 def routes(door: Door) -> APIRouter:
@@ -41,7 +39,12 @@ def routes(door: Door) -> APIRouter:
         )  # fmt: skip
 
     @router.get(f"{ROOT}dead-letter")
-    async def one(request: Request, topic: str, partition: Partition, offset: Offset) -> Response:
+    async def one(
+        request: Request,
+        topic: str,
+        partition: Annotated[int, Query(ge=0, lt=2**31)],
+        offset: Annotated[int, Query(ge=0, lt=2**63)],
+    ) -> Response:
         found = await door.ask(lambda: door.reads.operations.dead_letter((Lane(topic, partition), offset)))
         if found is None:
             raise Problem(404, "there is no dead letter at this place", remedy=f"see {ROOT}dead-letters")
@@ -84,7 +87,7 @@ def _numbers(found: Mapping[str, Any]) -> str:
     return " ".join([str(found["records"]), *(f"{name}={number}" for name, number in told)])
 
 
-def _place(text: str) -> Place:
+def _place(text: str) -> RecordPlace:
     """A record as it is shown: TOPIC[PARTITION]@OFFSET."""
     lane, _, offset = text.rpartition("@")
     topic, _, partition = lane.removesuffix("]").rpartition("[")

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from gateway.operations import Place
+from gateway.operations import RecordPlace
 from ledger.api import Ledger
 from ledger.figures import count
 from ledger.shell import command
@@ -34,14 +34,14 @@ class LedgerOperations:
         return found.as_json() | {"error": as_json(found.fault) if found.fault else None}
 
     def dead_letters(
-        self, wanted: LetterStatus | None, code: str | None, limit: int, after: Place | None = None
+        self, wanted: LetterStatus | None, code: str | None, limit: int, after: RecordPlace | None = None
     ) -> dict[str, Any]:
         """The first ones, as `stockledger dlq list --json` has them."""
         found = self._book.dead_letters(status=wanted, code=code, after=after, limit=limit + 1)
         listed = summaries(found[:limit], self._book.repaired())
         return {"dead_letters": listed, "more": len(found) > limit}
 
-    def dead_letter(self, place: Place) -> dict[str, Any] | None:
+    def dead_letter(self, place: RecordPlace) -> dict[str, Any] | None:
         """As `stockledger dlq show --json` has it."""
         found = self._book.dead_letter(*place)
         return shown(self._book, found) if found else None
@@ -50,7 +50,7 @@ class LedgerOperations:
         """As `stockledger outcome --json` has them."""
         return [summary(each) | {"status": status_of(self._book, each)} for each in naming(self._book, id)]
 
-    def redrive(self, code: str | None, *, dry_run: bool, place: Place | None = None) -> dict[str, Any]:
+    def redrive(self, code: str | None, *, dry_run: bool, place: RecordPlace | None = None) -> dict[str, Any]:
         """As `stockledger dlq redrive --json` has it, and `error`: what kept some from being sent."""
         letters = self._parked(code, place)
         seen, worthy = prospects.sorted_out(self._book, letters)
@@ -66,7 +66,7 @@ class LedgerOperations:
             "error": as_json(fault) if fault else None,
         }
 
-    def _parked(self, code: str | None, place: Place | None) -> Sequence[Heading | DeadLetter]:
+    def _parked(self, code: str | None, place: RecordPlace | None) -> Sequence[Heading | DeadLetter]:
         if place is None:
             return self._book.dead_letters(status=LetterStatus.PARKED, code=code)
         found = self._book.dead_letter(*place)
