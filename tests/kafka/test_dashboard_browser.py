@@ -3,7 +3,6 @@
 `STOCKLEDGER_TEST_PICTURES=FOLDER` keeps a picture of each screen (`python -m tools.pictures`).
 """
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -11,7 +10,7 @@ from urllib.parse import urlencode
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 from tests.support.doorstep import gateway
 from tests.support.showcase import GOODS, MARKUP, TOLD_ONCE
@@ -118,7 +117,7 @@ def test_the_overview_moves_unless_it_is_paused(opened, door):
     page.goto(f"{door.address}/ui/")
     page.get_by_text("renewed every 2 s").wait_for()
     seen = page.locator("#live time").first.text_content()
-    page.wait_for_function(f"document.querySelector('#live time').textContent != {json.dumps(seen)}")
+    expect(page.locator("#live time").first).not_to_have_text(seen, timeout=TIMEOUT_MS)
     page.get_by_role("button", name="Pause").click()
     page.get_by_role("button", name="Go on").wait_for()
     assert page.get_by_role("status").text_content() == "paused"
