@@ -22,9 +22,9 @@ class Bought(NamedTuple):
 
 
 # Along the projection's key; then one after the other (OFFSET 0 keeps it so), as in `event.PLACES`.
-_SELECTED: LiteralString = (
+_COLUMNS: LiteralString = (
     """
-SELECT u.position, u.ordinal, e.type, e.payload::text, e.source, e.id, """
+u.position, u.ordinal, e.type, e.payload::text, e.source, e.id, """
     + GOODS_ID
     + """, -e.delta, c.id IS NOT NULL, j.recorded_at
 FROM (SELECT position, ordinal FROM ledger.user_events
@@ -41,13 +41,15 @@ LEFT JOIN LATERAL (
 ) c ON true
 """
 PURCHASES: LiteralString = (
-    _SELECTED
+    "SELECT"
+    + _COLUMNS
     + "> (%(position)s, %(ordinal)s) ORDER BY position, ordinal LIMIT %(limit)s"
     + _JOINED
     + "ORDER BY u.position, u.ordinal"
 )
 LATEST: LiteralString = (
-    _SELECTED
+    "SELECT"
+    + _COLUMNS
     + "< (%(position)s, %(ordinal)s) ORDER BY position DESC, ordinal DESC LIMIT %(limit)s"
     + _JOINED
     + "ORDER BY u.position DESC, u.ordinal DESC"
