@@ -3,7 +3,7 @@
 from ledger.projections.registry import find
 from ledger.rebuilding.projector import Projector
 from tests.support.projections import connector
-from tests.support.publish import SOURCE, Publisher, buys, says, shop
+from tests.support.publish import SOURCE, Line, Publisher, buys, says, shop
 from tests.support.workers import Group
 
 MARKUP = "<img src=x onerror=alert(1)>"
@@ -37,12 +37,11 @@ def happens(group: Group) -> Publisher:
         sender.send(says("ReceiveStock", f"odd-stock-{number}", goods_id=name, quantity=9), partition=0)
     sender.flush()
     group.catch_up()
-    for number in range(24):
-        sender.send(buys(f"order-{number}", quantity=1 + number % 3, user="17850"), partition=number % 2)
-        if number == 12:
-            sender.send(says("ReceiveStock", "delivery-7", goods_id="tea", quantity=30), partition=0)
-        sender.flush()
-        group.catch_up()
+    sender.send(*(_order(number) for number in range(10)), partition=0)
+    sender.flush()
+    group.catch_up()
+    sender.send(says("ReceiveStock", "delivery-7", goods_id="tea", quantity=30), partition=0)
+    sender.send(*(_order(number) for number in range(10, 24)), partition=0)
     sender.send(buys(TOLD_ONCE, quantity=2, user="17850"), partition=1)
     sender.flush()
     group.catch_up()
@@ -62,6 +61,10 @@ def happens(group: Group) -> Publisher:
     group.catch_up()
     Projector(connector(group.dsn), [find("user_events")], until_caught_up=True).run()
     return sender
+
+
+def _order(number: int) -> Line:
+    return buys(f"order-{number}", quantity=1 + number % 3, user="17850")
 
 
 def _dead(sender: Publisher) -> None:
