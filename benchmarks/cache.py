@@ -30,7 +30,7 @@ from benchmarks.workload import Workload, encoded
 from ledger.api import Ledger
 from ledger.cache.files import About
 from ledger.cache.host_cache import HostCache
-from ledger.cache.host_feeder import keep
+from ledger.cache.host_feeder import FeederLog, keep
 from ledger.cache.stock_cache import StockCache
 
 GET = "get, update"
@@ -138,14 +138,11 @@ def _reader(how: str, dsn: str, folder: str, stack: ExitStack) -> Callable[[str]
     return get
 
 
-class Log:
+class Log(FeederLog):
     """Tells somebody that it is loaded."""
 
     def __init__(self, tell: Callable[[int], None]) -> None:
         self._tell = tell
-
-    def waiting(self, trouble: str, cause: object) -> None:
-        """Nothing to tell."""
 
     def loaded(self, position: int, loads: int) -> None:
         """Readers may come."""

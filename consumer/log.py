@@ -6,8 +6,11 @@ import structlog
 from structlog.typing import FilteringBoundLogger, Processor
 
 
-def logger(log_format: str = "auto") -> FilteringBoundLogger:
-    """A logger for this process. `log_format` is `console`, `json`, or `auto`: console on a terminal."""
+def logger(log_format: str = "auto", *listeners: Processor) -> FilteringBoundLogger:
+    """A logger for this process. `log_format` is `console`, `json`, or `auto`: console on a terminal.
+
+    The `listeners` hear each line before it is written.
+    """
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     renderer: Processor = (
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
@@ -17,7 +20,7 @@ def logger(log_format: str = "auto") -> FilteringBoundLogger:
     stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
     made: FilteringBoundLogger = structlog.wrap_logger(
         structlog.PrintLogger(sys.stderr),
-        processors=[structlog.processors.add_log_level, stamp, renderer],
+        processors=[*listeners, structlog.processors.add_log_level, stamp, renderer],
         wrapper_class=structlog.make_filtering_bound_logger("info"),
     )
     return made

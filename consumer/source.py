@@ -127,6 +127,18 @@ class Source:
         """How many records and gaps are in all queues."""
         return sum(map(len, self.lanes.values()))
 
+    def lags(self) -> dict[Lane, int]:
+        """How many offsets each lane has to go to the log's end, where the client has heard of one."""
+        ends = {
+            lane: self._consumer.get_watermark_offsets(TopicPartition(*lane), cached=True)
+            for lane in self.lanes
+        }
+        return {
+            lane: max(end[1] - self.lanes[lane].next_offset, 0)
+            for lane, end in ends.items()
+            if end and end[1] >= 0
+        }
+
     def next_batch(self) -> tuple[LaneQueue[Message], Batch] | None:
         """The next batch, of the lane whose turn it is; it stays the next until it is `applied`.
 

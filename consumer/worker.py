@@ -21,6 +21,7 @@ from consumer.admin import TopicFacts, Watermarks
 from consumer.announcements import Announcements
 from consumer.goal import Goal
 from consumer.group import GroupWatch
+from consumer.meter import Unwatched
 from consumer.processor import Processor
 from consumer.silence import Silence
 from consumer.source import Source
@@ -85,8 +86,11 @@ def rarely_collect_cycles() -> None:
 class Worker:
     """One process's share of the group's work."""
 
-    def __init__(self, settings: WorkerSettings, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self, settings: WorkerSettings, log: FilteringBoundLogger, meter: Unwatched | None = None
+    ) -> None:
         self.totals = Totals()
+        self._meter = meter or Unwatched()
         self._settings = settings
         self._log = log
         self._stopping = False
@@ -101,9 +105,12 @@ class Worker:
         """End after the batch in hand. Safe in a signal handler: it sets a flag."""
         self._stopping = True
 
-    @property
-    def _ending(self) -> bool:
-        """Whether to end: told so, or the supervisor is gone, and with it whoever would start us again."""
+    def _is_ending(self) -> bool:
+        """Whether to end: told so, or the supervisor is gone, and with it whoever would start us again.
+
+        Asked in every loop and every wait, so this is where we are seen to move.
+        """
+        self._meter.moved()
         supervisor = multiprocessing.parent_process()
         return self._stopping or (supervisor is not None and not supervisor.is_alive())
 
@@ -115,7 +122,7 @@ class Worker:
         """
         begun = time.monotonic()
         failures = 0
-        while not self._ending:
+        while not self._is_ending():
             done = self.totals.counts.total()
             try:
                 self._session()
@@ -135,9 +142,7 @@ class Worker:
     def _session(self) -> None:
         settings = self._settings
         with faults(), contextlib.closing(connect(settings.dsn, purpose="run")) as conn:
-            conn.on_silence = self._silence = Silence(
-                conn, settings.dsn, lambda: self._ending, self._says.waiting
-            )
+            conn.on_silence = self._silence = Silence(conn, settings.dsn, self._is_ending, self._says.waiting)
             topics = assignment.preflight(conn, settings.kafka, settings.topics)
             identity.claim(conn, settings.group, topics[0].cluster_id)
             if (ahead_s := server.ahead_s(conn)) > 0:
@@ -156,7 +161,7 @@ class Worker:
                 conn.meanwhile = source.decode
                 self._lanes = [lane for facts in topics for lane in facts.lanes]
                 self._says.ready(topics)
-                while not self._ending and not self._caught_up(conn, source):
+                while not self._is_ending() and not self._caught_up(conn, source):
                     source.poll(POLL_TIMEOUT_S)
                     self._apply_next(source, processor)
                     if watch.look(urgent=source.suspicious, without=source.unclaimed):
@@ -164,6 +169,7 @@ class Worker:
                     source.suspicious = False
                     group_watch.look(idle=source.reachable and not source.lanes)
                     self._says.status(self.totals.counts, queued=source.queued, lanes=source.lanes)
+                    self._meter.look(conn, source, self.totals.counts)
                     self._prune(conn)
                 if self._goal and not self._goal.reached:
                     self._goal.look(conn, {})  # told to end: how much is left
@@ -198,6 +204,7 @@ class Worker:
         finally:
             self.totals.counts += processor.counts
             processor.counts.clear()
+        self._meter.applied(batch)
         if self._says.going_on() and self._silence:
             self._silence.held = None
         source.applied(batch)
@@ -230,7 +237,7 @@ class Worker:
 
     def _sleep(self, seconds: float) -> None:
         until = time.monotonic() + seconds
-        while not self._ending and time.monotonic() < until:
+        while not self._is_ending() and time.monotonic() < until:
             time.sleep(0.05)
 
     def _cause(self, fault: Retry | Fenced) -> Retry | Fenced:

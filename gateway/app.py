@@ -2,16 +2,18 @@
 
 from functools import cache
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import PlainTextResponse
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 
 from gateway import orders, past, standing, stock
 from gateway.bodies import AliveBody, ReadyBody
-from gateway.described import ANYWHERE, SUMMARY, document, refusals
-from gateway.door import Door
+from gateway.described import ANYWHERE, METRICS, SUMMARY, document, refusals
+from gateway.door import Door, may
 from gateway.problem import JSON, MEDIA_TYPE, Problem, written
+from gateway.tokens import Right
 from gateway.ui import dashboard
 from gateway.ui.pages import ROOT, is_page
 from gateway.ui.refusal import HTML, refusal
@@ -58,6 +60,18 @@ def application(door: Door, version: str) -> FastAPI:
         """Kafka and the database answer, and it isn't ending."""
         await door.require_ready()
         return Response(written(ReadyBody().model_dump()), media_type=JSON)
+
+    @app.get(
+        "/metrics",
+        dependencies=[Depends(may(Right.READ))],
+        responses=METRICS,
+        response_class=PlainTextResponse,
+        summary="How it goes, for Prometheus",
+    )
+    async def metrics(request: Request) -> Response:
+        """Latencies by endpoint, what is in hand, the cache's age; as OpenMetrics if that is accepted."""
+        text, media_type = door.meter.written(door, version, request.headers.get("accept", ""))
+        return Response(text, media_type=media_type)
 
     @app.get("/openapi.json", responses=refusals(*ANYWHERE), summary="This document")
     async def openapi() -> Response:

@@ -124,6 +124,16 @@ STOCKS: dict[int | str, Json] = {
     200: {"model": StockListBody, "description": "The stock.", "headers": STANDS},
     **refusals(*ANYWHERE, *WITH_TOKEN, 409, 503),
 }
+METRICS: dict[int | str, Json] = {
+    200: {
+        "description": "Every metric, with its meaning.",
+        "content": {
+            "text/plain": {"schema": {"type": "string"}},
+            "application/openmetrics-text": {"schema": {"type": "string"}},
+        },
+    },
+    **refusals(*ANYWHERE, *WITH_TOKEN),
+}
 ASKED = refusals(*ANYWHERE, *WITH_TOKEN, 503)
 EVENTS: dict[int | str, Json] = {
     200: {

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 
+from gateway.measured import DoorMeter
 from gateway.operations import Operations
 from gateway.problem import Problem
 from gateway.till import Till, suspending
@@ -42,6 +43,11 @@ class Room:
         self._places = places
         self._taken = 0
 
+    @property
+    def taken_now(self) -> int:
+        """How many are in it."""
+        return self._taken
+
     def require(self, number: int) -> None:
         """Raise Problem where so many more can't come in; one alone always can."""
         if self._taken and self._taken + number > self._places:
@@ -69,6 +75,7 @@ class Door:
         self.till = till
         self.reads = reads
         self.callers = callers
+        self.meter = DoorMeter()
         self.is_draining = False
         self.waits = Room(waiting_max)
         """For commands and questions that wait."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import unquote_to_bytes
 
+from gateway.measured import DoorMeter
 from gateway.problem import ALWAYS, MEDIA_TYPE, Problem, written
 from gateway.tokens import Caller, Callers
 from gateway.ui import pages, visitor
@@ -90,35 +91,41 @@ class Bucket:
 
 
 class Guard:
-    """ASGI around the application; `in_hand` is how many requests it is at work on."""
+    """ASGI around the application; the meter counts the requests that it is at work on."""
 
-    def __init__(self, app: Asgi, hosts: Hosts, callers: Callers, per_s: float, log: DoorLog) -> None:
+    def __init__(
+        self, app: Asgi, hosts: Hosts, callers: Callers, per_s: float, log: DoorLog, meter: DoorMeter
+    ) -> None:
         self._app = app
         self._hosts = hosts
         self._callers = callers
         self._per_s = per_s
         self._buckets: dict[str, Bucket] = {}
         self._log = log
-        self.in_hand = 0
+        self._meter = meter
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         scope.setdefault("state", {})
-        answering = _Answering(scope, send)
-        self.in_hand += 1
+        answering, began_at = _Answering(scope, send), time.perf_counter()
+        self._meter.in_hand += 1
         try:
             await self._serve(scope, receive, answering)
         except Problem as problem:
-            if not answering.began:
+            if not answering.status:
                 await answering.refuse(problem)
         except Exception as fault:  # noqa: BLE001 (else the server would log it, with all that it quotes)
             self._log.failed(scope["method"], _template(scope), fault)
-            if not answering.began:
+            if not answering.status:
                 await answering.refuse(Problem(500, f"a bug: {type(fault).__name__}", remedy=REPORT))
         finally:
-            self.in_hand -= 1
+            self._meter.in_hand -= 1
+            if answering.status:
+                route = getattr(scope.get("route"), "path_format", None)
+                took_s = answering.began_at - began_at
+                self._meter.answered(scope["method"], route, answering.status, took_s)
 
     async def _serve(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         headers = _headers(scope)
@@ -215,17 +222,18 @@ def _template(scope: AsgiScope) -> str:
 
 
 class _Answering:
-    """Sends, with the headers that every answer has, and knows whether it has begun."""
+    """Sends, with the headers that every answer has, and knows when it began, and with which status."""
 
     def __init__(self, scope: AsgiScope, send: Send) -> None:
         self._scope = scope
         self._send = send
         self._is_page = pages.is_page(scope["path"])
-        self.began = False
+        self.status = 0
+        self.began_at = 0.0
 
     async def __call__(self, event: AsgiEvent) -> None:
         if event["type"] == "http.response.start":
-            self.began = True
+            self.status, self.began_at = event["status"], time.perf_counter()
             event["headers"] = [*event["headers"], *(pages.HEADERS if self._is_page else HEADERS)]
         await self._send(event)
 

@@ -61,7 +61,9 @@ def serve(
 ) -> None:
     """Answer requests until `stop` is set. Raises BadSettings where it can't listen there."""
     door = Door(till, reads, terms.waiting_max, callers)
-    guard = Guard(application(door, version), Hosts([terms.host, *terms.hosts]), callers, terms.per_s, log)
+    guard = Guard(
+        application(door, version), Hosts([terms.host, *terms.hosts]), callers, terms.per_s, log, door.meter
+    )
     listening = _listening(terms)
     with listening:
         asyncio.run(_serve(guard, door, terms, listening, stop, log))
@@ -114,11 +116,14 @@ async def _serve(
     log.ready(f"{scheme}://{host}:{port}")
     patient = asyncio.create_task(_be_patient(server))
     while not stop.is_set() and not running.done():
+        door.meter.look(door.reads.cache)
         await asyncio.sleep(LOOK_INTERVAL_S)
     door.is_draining = True
-    log.ending(guard.in_hand)
+    log.ending(door.meter.in_hand)
     began = time.monotonic()
-    while (passed := time.monotonic() - began) < DRAIN_MOST_S and (guard.in_hand or passed < DRAIN_LEAST_S):
+    while (passed := time.monotonic() - began) < DRAIN_MOST_S and (
+        door.meter.in_hand or passed < DRAIN_LEAST_S
+    ):
         await asyncio.sleep(LOOK_INTERVAL_S)
     door.end_waiting()
     server.should_exit = True

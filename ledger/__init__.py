@@ -27,7 +27,7 @@ Floors, imports go down only:
                 ledger.domain
                 ledger.errors
     aside       -- small, without a floor: whoever needs them
-                ledger.{brokers, failpoints, figures, private, shell, signals}
+                ledger.{brokers, failpoints, figures, private, shell, signals, telemetry}
 
 Why every command takes effect exactly once, however often it is delivered and whoever crashes:
  1. A batch is consecutive records of one lane, applied in one transaction, all or nothing.

@@ -3,11 +3,15 @@
 Armed by `STOCKLEDGER_FAILPOINTS="seal=kill@3,load=raise"`: at the third time the step `seal` is
 reached the process kills itself (SIGKILL), at the first time `load` is reached it raises. `stop` sends
 SIGSTOP, `pause` sleeps for 3 seconds. Unarmed, a point costs one dictionary look-up.
+
+Whoever measures a worker hears of the same points (`watching`).
 """
 
 import os
 import signal
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 STEPS = (
     "claim",
@@ -54,10 +58,13 @@ def _parse(text: str) -> dict[str, tuple[str, int]]:
 
 
 _armed = _parse(os.environ.get("STOCKLEDGER_FAILPOINTS", ""))
+_watchers: list[Callable[[str], None]] = []
 
 
 def hit(step: str) -> None:
     """Pass the named point, or die there."""
+    for watcher in _watchers:
+        watcher(step)
     if step not in _armed:
         return
     kind, count = _armed[step]
@@ -71,3 +78,13 @@ def hit(step: str) -> None:
         time.sleep(3)
     else:
         os.kill(os.getpid(), signal.SIGKILL if kind == "kill" else signal.SIGSTOP)
+
+
+@contextmanager
+def watching(watcher: Callable[[str], None]) -> Iterator[None]:
+    """Have the watcher called at each point that this process passes; in the thread that does."""
+    _watchers.append(watcher)
+    try:
+        yield
+    finally:
+        _watchers.remove(watcher)

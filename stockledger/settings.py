@@ -42,6 +42,8 @@ PREFIX = "STOCKLEDGER_"
 KAFKA_PREFIX = f"{PREFIX}KAFKA_"
 NOT_SETTINGS = (f"{PREFIX}FAILPOINTS", f"{PREFIX}TEST_")
 DEFAULT = "default"
+LOOPBACK = "127.0.0.1"
+PORT_MAX = 65_535
 BOOTSTRAP = "bootstrap.servers"
 ELSEWHERE = {"group.id": f"--group or {PREFIX}GROUP"}
 """Properties that another setting owns."""
@@ -68,6 +70,14 @@ def _list(given: object) -> object:
         return json.loads(given)
     except ValueError:
         raise ValueError('is no JSON list, which looks like ["85123A", "22423"]') from None
+
+
+def _http(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    named = re.fullmatch(r"\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9._-]+", host)
+    if not re.fullmatch("[0-9]{1,5}", port) or int(port) > PORT_MAX or not (named or ":" not in text):
+        raise ValueError(f"{text[:100]!r} is no address like 9464, 0.0.0.0:9464 or [::1]:9464")
+    return text
 
 
 Topics = Annotated[str, AfterValidator(_topics)]
@@ -139,6 +149,10 @@ class Settings(BaseSettings):
         le=PARTITIONS_MAX,
         description="of `mixed`: how many for all of `isolate` (1), for each of `spread` (all)",
     )
+    http: Annotated[str, AfterValidator(_http)] | None = Field(
+        None,
+        description="where `run`, `project` and `cache` say how they stand: `9464` (loopback) or `HOST:9464`",
+    )
     tokens: Path | None = Field(
         None, description="the file of `serve`'s bearer tokens; without one it serves this machine alone"
     )
@@ -185,6 +199,12 @@ class Settings(BaseSettings):
             )
         return self.topic
 
+    @property
+    def http_address(self) -> tuple[str, int]:
+        """Host and port of `http`, which must be set; loopback where no host is named. Port 0: any."""
+        host, _, port = (self.http or "").rpartition(":")
+        return host.strip("[]") or LOOPBACK, int(port)
+
     def conninfo(self) -> str:
         """The DSN; empty leaves everything to libpq's `PG*`. Raises BadSettings, which doesn't quote it."""
         from ledger.store.connection.dsn import options
@@ -220,7 +240,7 @@ class Settings(BaseSettings):
         """Every setting with its origin, fit to be shown: secrets are masked."""
         named = [
             ShownSetting(name, str(getattr(self, name) or "-"), self.origin(name))
-            for name in ("topic", "group", "source", "partition_by", "tokens", "environment")
+            for name in ("topic", "group", "source", "partition_by", "http", "tokens", "environment")
         ]
         if self.hot_goods:
             hot = json.dumps(self.hot_goods, ensure_ascii=False), self.hot_by, self.hot_partitions or "-"

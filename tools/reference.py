@@ -287,6 +287,32 @@ def views() -> dict[str, list[tuple[str, str]]]:
     return found
 
 
+# Metrics
+
+
+def metrics() -> str:
+    """Every metric, by the verb that has it."""
+    from ledger.telemetry import names
+
+    parts = [f"All have `{names.BUILD.name}`, with the labels `version` and `python`."]
+    for verb, families in names.VERBS.items():
+        rows = [
+            (
+                f"`{family.name}`",
+                _kind(family),
+                ", ".join(f"`{label}`" for label in family.labels),
+                family.help,
+            )
+            for family in families
+        ]
+        parts.append(f"## {verb}\n{table(('metric', 'kind', 'labels', 'meaning'), rows)}")
+    return "\n\n".join(parts)
+
+
+def _kind(family: Any) -> str:
+    return "histogram" if family.buckets else "counter" if family.name.endswith("_total") else "gauge"
+
+
 # Python
 
 
@@ -387,6 +413,7 @@ PARTS: list[tuple[Path, str, Callable[[], str]]] = [
     (DOCS / "FORMAT.md", "commands", commands),
     (DOCS / "FORMAT.md", "events", events),
     (DOCS / "FORMAT.md", "exits", exits),
+    (DOCS / "METRICS.md", "metrics", metrics),
     (DOCS / "PYTHON.md", "names", names),
     (DOCS / "ARCHITECTURE.md", "floors", drawn),
 ]

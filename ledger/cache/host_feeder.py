@@ -18,15 +18,19 @@ NOTE_INTERVAL_S = 1.0
 
 
 class FeederLog(Protocol):
-    """Who hears how it goes."""
+    """Who hears how it goes. Who inherits hears only what it defines."""
 
     def waiting(self, trouble: str, cause: LedgerError | None) -> None:
         """The folder isn't up to date any more."""
-        ...
+        return
 
     def loaded(self, position: int, loads: int) -> None:
         """The folder is up to date: first of all, or again."""
-        ...
+        return
+
+    def looked(self, sink: HostSink) -> None:
+        """Its loop goes on, and this is the folder."""
+        return
 
 
 def keep(
@@ -78,6 +82,7 @@ def _watch(
     due = time.monotonic()
     while not stop.is_set() and not ended:
         trouble, error = feeder.trouble, feeder.error
+        told.looked(sink)
         if trouble != said or time.monotonic() >= due:
             due = time.monotonic() + NOTE_INTERVAL_S
             with suppress(Unavailable):  # a full folder takes no notes either

@@ -52,10 +52,14 @@ class HostSink:
         """Let go of the folder."""
         self.files.close()
 
+    def head(self) -> FolderHead:
+        """Where the folder stands."""
+        with self.files.reading() as txn:
+            return self.files.head(txn)
+
     def mark(self) -> Point | None:
         """Up to where the folder holds what happened."""
-        with self.files.reading() as txn:
-            return self.files.head(txn).point
+        return self.head().point
 
     def forget(self, why: str) -> None:
         """Another history: nothing is served."""

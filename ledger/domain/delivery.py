@@ -72,6 +72,11 @@ class Delivery(Struct, frozen=True, gc=False):
         return Record(*marshal.loads(self.packed)[:3])
 
     @property
+    def published_ms(self) -> int:
+        """When it came into the log, in milliseconds since 1970; -1 if Kafka doesn't say."""
+        return int(marshal.loads(self.packed)[4])
+
+    @property
     def mark(self) -> "Mark":
         """What tells this record from any other that a log may hold at its offset."""
         key, value, headers, leader_epoch, timestamp_ms = marshal.loads(self.packed)

@@ -41,6 +41,12 @@ CANCELLED, LOCKED = "57014", "55P03"
 class Told(Protocol):
     """What a projector tells whoever runs it. Who inherits hears only what it defines."""
 
+    status_interval_s: float = STATUS_INTERVAL_S
+
+    def moved(self) -> None:
+        """Its loop goes on, or waits for what it knows."""
+        return
+
     def ready(self, projections: Sequence[str]) -> None:
         """It is connected, and follows these."""
         return
@@ -126,6 +132,7 @@ class Projector:
         if cause.code != self._away_for or time.monotonic() > self._say_again_due:
             self._told.waiting(cause)
             self._away_for, self._say_again_due = cause.code, time.monotonic() + SAY_AGAIN_S
+        self._told.moved()
         self._stop.wait(self._pause_s)
         self._pause_s = min(2 * self._pause_s, RECONNECT_LONGEST_S)
 
@@ -135,15 +142,16 @@ class Projector:
             target = ranges.head(conn)
         self._connected()
         ranges.summarize_events(conn)
-        status_at = time.monotonic() + STATUS_INTERVAL_S
+        status_at = time.monotonic() + self._told.status_interval_s
         summarize_at = time.monotonic() + SUMMARIZE_INTERVAL_S
         while self._followed and not self._stop.is_set():
+            self._told.moved()
             worked = [self._one(conn, each) for each in list(self._followed)]
             self._pause_s = RECONNECT_FIRST_S
             if self._until_caught_up and self._caught_up(conn, target):
                 return
             if time.monotonic() > status_at:
-                status_at = time.monotonic() + STATUS_INTERVAL_S
+                status_at = time.monotonic() + self._told.status_interval_s
                 self._tell_status(conn)
             if not any(worked):
                 self._stop.wait(POLL_INTERVAL_S)

@@ -24,6 +24,16 @@ TokensFile = Annotated[
 ]
 
 
+HttpOption = Annotated[
+    str | None,
+    typer.Option(
+        "--http",
+        metavar="[HOST:]PORT",
+        help="Serve /metrics, /livez and /readyz there; else STOCKLEDGER_HTTP.",
+    ),
+]
+
+
 def percent(text: str) -> float:
     """`0.5`, `10` or `10%`. Raises what typer shows as a usage error."""
     return _above_zero(str(text).removesuffix("%"), 100, f"{text} is no percentage above 0 and up to 100")

@@ -13,9 +13,10 @@ from ledger.errors import AGAIN, CacheDiffers, LedgerError
 from ledger.figures import counted
 from stockledger.verb.call import Answer, Call, flag, verb
 from stockledger.verb.exits import Interrupted, UsageError
-from stockledger.verb.options import LogFormat, percent, seconds
+from stockledger.verb.options import HttpOption, LogFormat, percent, seconds
 
 if TYPE_CHECKING:
+    from ledger.cache.host_sink import HostSink
     from stockledger.reports.cache_check import CacheComparison
 
 FEED = "feed"
@@ -62,6 +63,7 @@ def feed(
         float, typer.Option(parser=seconds, metavar="S", help="Seconds between two looks.")
     ] = 0.01,
     until_loaded: Annotated[bool, flag("--until-loaded", "End once the stock is loaded.")] = False,
+    http: HttpOption = None,
     log_format: Annotated[LogFormat, typer.Option(help="Of the logs on stderr.")] = LogFormat.AUTO,
 ) -> Answer:
     """Keep the stock in a folder for all processes of this host, until stopped. It only reads the ledger.
@@ -72,13 +74,17 @@ def feed(
     from ledger import signals
     from ledger.cache.files import About
     from ledger.cache.host_feeder import keep
+    from stockledger.meters import CacheMeter
+    from stockledger.watched import watched
 
     about = About(_share(share), low_below)
     told = _Log(logger(log_format.value))
-    dsn = call.settings().conninfo()
+    settings = call.settings(http=http)
+    dsn = settings.conninfo()
     error: LedgerError | None = None
-    with signals.asked() as stop:
-        keep(dsn, into, about, stop, told, poll_s=poll, until_loaded=until_loaded)
+    with signals.asked() as stop, watched(settings, log_format.value) as board:
+        listener = CacheMeter(told, board) if board else told
+        keep(dsn, into, about, stop, listener, poll_s=poll, until_loaded=until_loaded)
     if stop.number == signal.SIGINT or (stop.is_set() and until_loaded):
         error = Interrupted("interrupted", remedy=AGAIN)
     if told.position is not None:
@@ -111,6 +117,9 @@ class _Log:
     def loaded(self, position: int, loads: int) -> None:
         self._log.info("ready" if self.position is None else "goes on", position=position, loads=loads)
         self.position, self.loads = position, loads
+
+    def looked(self, _: "HostSink") -> None:
+        return
 
 
 @app.command("check")

@@ -11,10 +11,11 @@ from ledger.errors import AGAIN, LedgerError
 from ledger.figures import counted
 from stockledger.verb.call import Answer, Call, flag, verb
 from stockledger.verb.exits import Interrupted, UsageError
-from stockledger.verb.options import LogFormat
+from stockledger.verb.options import HttpOption, LogFormat
 
 if TYPE_CHECKING:
     from ledger.projections.projection import Projection
+    from ledger.rebuilding.projector import Told
     from ledger.store.tables.projection_state import GenerationProgress
 
 
@@ -31,6 +32,7 @@ def project(
         str | None,
         typer.Option(metavar="NAME", help="Drop this one's generations, its table and its view, and end."),
     ] = None,
+    http: HttpOption = None,
     log_format: Annotated[LogFormat, typer.Option(help="Of the logs on stderr.")] = LogFormat.AUTO,
 ) -> Answer:
     """Keep projections current, until stopped.
@@ -39,21 +41,25 @@ def project(
     """
     from consumer.log import logger
     from ledger import signals
-    from ledger.rebuilding.projector import Projector
+    from ledger.rebuilding.projector import Projector, Told
+    from stockledger.meters import ProjectMeter
+    from stockledger.watched import watched
     from stockledger.wiring import connections
 
     if drop is not None:
         return _drop(call, drop, also=bool(names) or until_caught_up)
+    settings = call.settings(http=http)
     log = _Log(logger(log_format.value))
-    projections = _chosen(names, log)
     error: LedgerError | None = None
-    with signals.asked() as stop:
+    with signals.asked() as stop, watched(settings, log_format.value) as board:
+        told: Told = ProjectMeter(log, board) if board else log
+        projections = _chosen(names, log, told)
         projector = Projector(
-            connections(call.settings(), "project"),
+            connections(settings, "project"),
             projections,
             stop=stop,
             until_caught_up=until_caught_up,
-            told=log,
+            told=told,
         )
         try:
             signals.in_time(projector.run, stop)
@@ -67,7 +73,7 @@ def project(
     return Answer(data, next="stockledger status", error=error or log.unusable)
 
 
-def _chosen(names: list[str] | None, log: "_Log") -> "list[Projection]":
+def _chosen(names: list[str] | None, log: "_Log", told: "Told") -> "list[Projection]":
     """The projections that were named; else all, but for those whose package can't be used: they are told."""
     from ledger.projections.registry import find, installed
 
@@ -75,7 +81,7 @@ def _chosen(names: list[str] | None, log: "_Log") -> "list[Projection]":
         return [find(name) for name in dict.fromkeys(names)]
     projections, faults = installed()
     for fault in faults.values():
-        log.fault(fault)
+        told.fault(fault)
         log.unusable = log.unusable or fault
     return list(projections.values())
 
@@ -83,11 +89,16 @@ def _chosen(names: list[str] | None, log: "_Log") -> "list[Projection]":
 class _Log:
     """The projector's words as logs, like those of `run`; and how many events were applied, by projection."""
 
+    status_interval_s = 10.0
+
     def __init__(self, log: Any) -> None:
         self._log = log
         self.events: Counter[str] = Counter()
         self._reported: Counter[str] = Counter()
         self.unusable: LedgerError | None = None
+
+    def moved(self) -> None:
+        return
 
     def ready(self, projections: Sequence[str]) -> None:
         self._log.info("ready", projections=list(projections))

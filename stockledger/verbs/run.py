@@ -10,7 +10,7 @@ from ledger.errors import AGAIN
 from ledger.figures import count
 from stockledger.verb.call import Answer, Call, flag, verb
 from stockledger.verb.exits import Interrupted
-from stockledger.verb.options import LogFormat
+from stockledger.verb.options import HttpOption, LogFormat
 
 
 class Start(StrEnum):
@@ -33,6 +33,7 @@ def run(
     batch: Annotated[
         int, typer.Option(min=1, max=100_000, metavar="N", help="The most commands in one transaction.")
     ] = 5000,
+    http: HttpOption = None,
     log_format: Annotated[LogFormat, typer.Option(help="Of the logs on stderr.")] = LogFormat.AUTO,
 ) -> Answer:
     """Apply the topics' commands, until stopped.
@@ -41,15 +42,18 @@ def run(
     """
     from consumer import supervisor
     from ledger.domain.outcome import Outcome
+    from stockledger.watched import watched
     from stockledger.wiring import worker_settings
 
+    chosen = call.settings(http=http)
     settings = worker_settings(
-        call.settings(),
+        chosen,
         start=start and start.value,
         until_caught_up=until_caught_up,
         batch_size_max=batch,
     )
-    totals = supervisor.run(settings, workers, log_format.value)
+    with watched(chosen, log_format.value) as board:
+        totals = supervisor.run(settings, workers, log_format.value, board)
     outcomes = {outcome.value: totals.counts[outcome] for outcome in Outcome}
     words = [f"{word} {count(number)}" for word, number in outcomes.items()]
     call.out.say(*words, f"in {totals.seconds:.1f} s")

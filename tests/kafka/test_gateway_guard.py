@@ -44,6 +44,7 @@ ENDPOINTS = {
     ("GET", "/v1/users/anna/purchases", ""): {Right.READ},
     ("GET", "/v1/status", ""): {Right.READ},
     ("GET", "/v1/projections", ""): {Right.READ},
+    ("GET", "/metrics", ""): {Right.READ},
     ("GET", "/v1/dead-letters", ""): {Right.READ},
     ("POST", "/v1/dead-letters/redrive", "NOTHING"): {Right.OPERATE},
 }

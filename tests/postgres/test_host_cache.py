@@ -16,7 +16,7 @@ import pytest
 from ledger.cache import files
 from ledger.cache.files import About, Files, packed
 from ledger.cache.host_cache import HostCache
-from ledger.cache.host_feeder import keep
+from ledger.cache.host_feeder import FeederLog, keep
 from ledger.cache.host_view import HostView
 from ledger.domain.shares import share_of
 from ledger.errors import BadSettings, LedgerError, Stale, Unavailable
@@ -47,14 +47,8 @@ def shop(ledger_dsn):
     shop.conn.close()
 
 
-class Silent:
+class Silent(FeederLog):
     """Nobody listens."""
-
-    def waiting(self, trouble, cause):
-        """It isn't up to date."""
-
-    def loaded(self, position, loads):
-        """It is."""
 
 
 def feeds(dsn, folder, about=About(), **options):  # noqa: B008 (it can't be changed)

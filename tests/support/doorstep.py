@@ -115,8 +115,11 @@ def heard(method: str, path: str, status: int, headers: Mapping[str, str], text:
         told = operation["responses"].get(str(status))
         assert told, f"{method} {path} answered {status}, which isn't documented: {text!r}"
         assert media in told.get("content", {}), (media, path, status)
-    lines = media == "application/x-ndjson"
-    body: Any = [*map(json.loads, text.splitlines())] if lines else json.loads(text)
+    body: Any = text.decode()
+    if media == "application/x-ndjson":
+        body = [*map(json.loads, text.splitlines())]
+    elif not media.startswith("text/"):
+        body = json.loads(text)
     if problem:
         assert body["status"] == status
         assert {"title", "detail", "code", "remedy", "retryable"} <= body.keys()

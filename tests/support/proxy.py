@@ -31,6 +31,7 @@ class Proxy:
         self._flows = threading.Event()
         self._flows.set()
         self._loss: Loss | None = None
+        self._is_refusing = False
         self._accepting = spawn(self._accept)
 
     def __enter__(self) -> Self:
@@ -52,6 +53,16 @@ class Proxy:
         with self._lock:
             while self._links:
                 self._links.pop().close()
+
+    def refuse(self) -> None:
+        """End every connection, and each new one at once, until `accept`."""
+        with self._lock:
+            self._is_refusing = True
+        self.cut()
+
+    def accept(self) -> None:
+        """Take connections again."""
+        self._is_refusing = False
 
     def stall(self) -> None:
         """Hold every byte back, both ways, until `resume`; connections stay open, and new ones are taken."""
@@ -92,7 +103,11 @@ class Proxy:
             client.close()
             return
         with self._lock:
-            self._links.append(Link(client, server, self._flows, self._take_loss))
+            if not self._is_refusing:
+                self._links.append(Link(client, server, self._flows, self._take_loss))
+                return
+        client.close()
+        server.close()
 
 
 class Link:

@@ -81,11 +81,13 @@ class Told:
 
 
 class Process(Told):
-    """One `stockledger run`, and what it says."""
+    """One `stockledger run`, or another `verb` that goes on, and what it says."""
 
-    def __init__(self, arguments: list[str], environment: Mapping[str, str], shell: bool = False) -> None:
+    def __init__(
+        self, arguments: list[str], environment: Mapping[str, str], shell: bool = False, verb: str = "run"
+    ) -> None:
         self.logged = []  # what is no JSON is a line with the one field `text`
-        command = [sys.executable, "-m", "stockledger", "run", "--json", "--log-format", "json", *arguments]
+        command = [sys.executable, "-m", "stockledger", verb, "--json", "--log-format", "json", *arguments]
         if shell:
             command = ["sh", "-c", '"$@"; exit', "sh", *command]
         self._process = subprocess.Popen(

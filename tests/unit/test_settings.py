@@ -329,3 +329,34 @@ def test_whoever_publishes_routes_by_the_settings(env):
     with publisher(settings, settings.topic) as made:
         assert made.routing == settings.routing()
     assert made.routing == Routing.of("mixed", ["tea", "milk"], "spread", 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("9464", ("127.0.0.1", 9464)),
+        ("0", ("127.0.0.1", 0)),
+        ("0.0.0.0:9464", ("0.0.0.0", 9464)),
+        ("localhost:65535", ("localhost", 65535)),
+        ("[::1]:9464", ("::1", 9464)),
+    ],
+)
+def test_where_a_process_is_watched(env, text, address):
+    """A port alone is this machine's own."""
+    env(HTTP=text)
+    assert load().http_address == address
+
+
+@pytest.mark.parametrize(
+    "text", ["no", "65536", ":9464", "a:b:9464", "-1", "::1:9464", "host:", "9464 ", "١"]
+)
+def test_an_address_that_is_none_is_named(env, text):
+    """With examples of good ones, and where it came from."""
+    env(HTTP=text)
+    with pytest.raises(BadSettings, match=r"http from STOCKLEDGER_HTTP: .* 0\.0\.0\.0:9464"):
+        load()
+
+
+def test_nobody_watches_by_default():
+    """A port is opened for whoever asked for one."""
+    assert load().http is None
