@@ -71,7 +71,7 @@ def test_it_says_what_it_does(checkout):
     assert code == 0, said
     assert [line.rstrip(" .") for line in said] == [
         "making .venv with python3",
-        "installing 43 packages, once",
+        "installing 44 packages, once",
         "installing stockledger",
     ]
 
