@@ -1,11 +1,14 @@
 """Options that several verbs take, and what their values mean."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ledger.errors import BadSettings
 from stockledger.verb.exits import NotYet
 from stockledger.verb.moment import POSITION, given_position
 
@@ -52,6 +55,17 @@ def wait_for(book: "Ledger", min_position: str | None) -> None:
         book.wait_for_position(given_position(min_position), WAIT_TIMEOUT_S)
     except TimeoutError as error:
         raise NotYet(f"{error}", remedy="stockledger status") from error
+
+
+@contextmanager
+def gateway_needed(verb: str) -> Iterator[None]:
+    """Raises BadSettings where what is imported within isn't installed."""
+    try:
+        yield
+    except ImportError as missing:
+        raise BadSettings(
+            f"{verb} needs the package {missing.name}", remedy="pip install 'stockledger[gateway]'"
+        ) from None
 
 
 class LogFormat(StrEnum):

@@ -1,29 +1,47 @@
 """`demo`: the main job in under a minute."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from ledger.figures import count
-from stockledger.verb.call import Answer, Call, verb
+from stockledger.verb.call import Answer, Call, flag, verb
 from stockledger.verb.exits import Mismatch
+from stockledger.verb.options import gateway_needed
 
 if TYPE_CHECKING:
-    from stockledger.demo import DemoReport
+    from stockledger.demo.report import DemoReport
 
 
 @verb(connects=False)
-def demo(call: Call) -> Answer:
+def demo(
+    call: Call,
+    keep: Annotated[
+        bool, flag("--keep", "Then keep the shop open, with a dashboard to look at, until Ctrl-C.")
+    ] = False,
+) -> Answer:
     """See it work: a shop's day, duplicates, a killed worker.
 
     Needs nothing but this program: broker and database are brought along.
     """
     from dataclasses import asdict
 
-    from stockledger.demo import run
+    from stockledger.demo.story import run
 
-    report = run(call.out.note)
-    call.out.table(("FACT", "VALUE", "MEANING"), _demo_rows(report))
+    def shown(report: "DemoReport") -> None:
+        call.out.table(("FACT", "VALUE", "MEANING"), _demo_rows(report))
+
+    def opened(report: "DemoReport", address: str) -> None:
+        shown(report)
+        call.out.note(f"the shop is open: {address}/ui/ (Ctrl-C ends it, and leaves nothing)")
+
+    if keep:
+        with gateway_needed("demo --keep"):
+            import gateway.server  # noqa: F401 (it runs in a process of its own)
+    report = run(call.out.note, opened if keep else None)
+    if not keep:
+        shown(report)
     error = None if report.ok else Mismatch("the demo's ledger isn't as promised", remedy="report it, please")
-    return Answer({"report": asdict(report)}, next="stockledger doctor", error=error)
+    next = "stockledger doctor" if keep else "stockledger demo --keep"
+    return Answer({"report": asdict(report)}, next=next, error=error)
 
 
 def _demo_rows(report: "DemoReport") -> list[tuple[str, str, str]]:

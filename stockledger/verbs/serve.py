@@ -11,13 +11,12 @@ import typer
 from ledger.errors import AGAIN, BadSettings
 from stockledger.verb.call import Answer, Call, verb
 from stockledger.verb.exits import Interrupted, UsageError
-from stockledger.verb.options import LogFormat, TokensFile, per_second, seconds
+from stockledger.verb.options import LogFormat, TokensFile, gateway_needed, per_second, seconds
 
 if TYPE_CHECKING:
     from gateway.tokens import Callers
     from stockledger.settings import Settings
 
-EXTRA = "pip install 'stockledger[gateway]'"
 CLOSE_WAIT_S = 0.5
 PIECES_MAX = 2**53
 PEM = typer.Option(metavar="FILE", help="Serve HTTPS: the certificate and its chain, in PEM.")
@@ -74,11 +73,9 @@ def serve(
     log = _Log(logger(log_format.value))
     if (tls_cert is None) != (tls_key is None):
         raise UsageError("--tls-cert and --tls-key go together", remedy="stockledger serve --help")
-    try:
+    with gateway_needed("serve"):
         from gateway.door import Reads
         from gateway.server import ServerTerms, serve
-    except ImportError as missing:
-        raise BadSettings(f"serve needs the package {missing.name}", remedy=EXTRA) from None
     callers = _callers(settings, host, log)
     terms = ServerTerms(host, port, tuple(allow_host or ()), tls_cert, tls_key, rate, waiting)
     with signals.asked() as stop:

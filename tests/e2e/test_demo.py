@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -11,12 +12,13 @@ import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 from signal import SIGINT, SIGKILL, SIGTERM
+from urllib.request import Request, urlopen
 
 import pytest
 
 from ledger.errors import Unavailable
 from ledger.signals import Asked
-from stockledger import demo as demo_module
+from stockledger.demo import story, voice
 from tests.support.planted import PROGRAM, Planted
 
 ROOT = Path(__file__).parents[2]
@@ -110,6 +112,36 @@ def test_a_demo_that_is_interrupted_cleans_up(folder, number, moment):
     assert list(folder.iterdir()) == []
 
 
+def opened(process):
+    """The address of the shop, once it is open."""
+    while not (
+        found := re.search(r"the shop is open: (http://[^/]+)/ui/", line := process.stderr.readline())
+    ):
+        assert line, "it ended by itself"
+    return found[1]
+
+
+@pytest.mark.slow
+def test_a_demo_that_is_kept_stays_open_until_it_is_told_to_end(folder):
+    """Its pages are there, one can buy, and then nothing is left: no process, no file; that is no error."""
+    with demo(folder, "--keep") as process:
+        address = opened(process)
+        for path in ("/ui/", "/readyz"):
+            with urlopen(address + path, timeout=IN_UNDER_S) as page:
+                assert page.status == 200
+        wanted = {"user_id": "17850", "goods_id": "85123A", "quantity": 1}
+        headers = {"Idempotency-Key": "kept-1", "Content-Type": "application/json", "Prefer": "wait=30"}
+        buys = Request(f"{address}/v1/purchases", json.dumps(wanted).encode(), headers)
+        with urlopen(buys, timeout=IN_UNDER_S) as answer:
+            assert json.load(answer)["outcome"] == "applied"
+        process.send_signal(SIGTERM)
+        said, log = process.communicate(timeout=IN_UNDER_S)
+    assert process.returncode == 0, log
+    assert "all green" in said
+    assert left_behind(folder) == []
+    assert list(folder.iterdir()) == []
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     """The wheel that a release would be, built from this checkout."""
@@ -130,8 +162,8 @@ def test_the_wheel_has_all_that_the_program_needs(wheel):
 
 @pytest.mark.slow
 def test_the_demo_runs_from_a_wheel(wheel, folder, tmp_path):
-    """Installed into an empty environment, away from any checkout; and the step that it names at its end
-    works as it is printed, although the environment isn't active."""
+    """Installed into an empty environment, away from any checkout. The steps that it names work as printed,
+    although the environment isn't active: to keep the shop open, and to look at one's own services."""
     venv = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True, timeout=IN_UNDER_S)
     [packages] = venv.glob("lib/python*/site-packages")
@@ -143,12 +175,25 @@ def test_the_demo_runs_from_a_wheel(wheel, folder, tmp_path):
         said, log = process.communicate(timeout=2 * IN_UNDER_S)
     assert process.returncode == 0, said + log
     assert "all green" in said
-    [step] = [line.removeprefix("next: ") for line in log.splitlines() if line.startswith("next: ")]
+    program, verb, keep = shlex.split(next_step(log))
+    assert verb == "demo"
+    with demo(folder, keep, program=program) as process:
+        opened(process)
+        os.killpg(process.pid, SIGINT)  # as a terminal does: to all of them
+        said, log = process.communicate(timeout=IN_UNDER_S)
+    assert process.returncode == 0, said + log
+    assert left_behind(folder) == []
     bare = {"PATH": os.defpath, "HOME": str(tmp_path)}
     done = subprocess.run(
-        ["sh", "-c", step], env=bare, capture_output=True, text=True, timeout=60, check=False
+        ["sh", "-c", next_step(log)], env=bare, capture_output=True, text=True, timeout=60, check=False
     )
-    assert "of the checks failed" in done.stderr, step + done.stderr  # there are no services of his yet
+    assert "of the checks failed" in done.stderr, log + done.stderr  # there are no services of his yet
+
+
+def next_step(log):
+    """The command that the demo names at its end."""
+    [step] = [line.removeprefix("next: ") for line in log.splitlines() if line.startswith("next: ")]
+    return step
 
 
 def test_the_demo_is_never_silent_for_long(monkeypatch):
@@ -160,16 +205,16 @@ def test_the_demo_is_never_silent_for_long(monkeypatch):
         if text.count("...") and len(said) > 3:
             heard.set()
 
-    monkeypatch.setattr(demo_module, "SILENCE_S", 0.01)
-    with demo_module._Voice(tell, stop) as voice:
-        voice.note("begun", "the proof")
+    monkeypatch.setattr(voice, "SILENCE_S", 0.01)
+    with voice.Voice(tell, stop) as speaker:
+        speaker.note("begun", "the proof")
         assert heard.wait(60)
         stop.set()
         with pytest.raises(KeyboardInterrupt):
-            voice.at("more of it")
+            speaker.at("more of it")
     assert said[0] == "begun"
     assert set(said[1:]) == {"  ... the proof"}
-    assert not voice._pulse.is_alive()
+    assert not speaker._pulse.is_alive()
 
 
 @pytest.mark.parametrize(
@@ -183,11 +228,11 @@ def test_the_demo_is_never_silent_for_long(monkeypatch):
 def test_a_folder_that_the_demo_cant_use_is_named(monkeypatch, error, cause):
     """No room and no right are the machine's affair: one line with the place, exit 3, and no bug."""
 
-    def fails(voice):
+    def fails(voice, opened):
         raise error
 
-    monkeypatch.setattr(demo_module, "_run", fails)
+    monkeypatch.setattr(story, "_run", fails)
     monkeypatch.setenv("TMPDIR", "/t")
     with pytest.raises(Unavailable, match=re.escape(cause)) as raised:
-        demo_module.run(lambda text: None)
+        story.run(lambda text: None)
     assert raised.value.remedy.startswith("df -h /")
