@@ -1,7 +1,7 @@
 """`buy_goods`, the one call: it publishes a purchase, waits, and returns what became of it, for good."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -22,9 +22,11 @@ CLOSE_WAIT_S = 11.0
 class _Counter:
     """What both kinds of shop share."""
 
-    def __init__(self, kafka: Mapping[str, Any], topic: str, source: str, dsn: ConnectionSource) -> None:
+    def __init__(
+        self, publisher: Callable[[], Publisher], topic: str, source: str, dsn: ConnectionSource
+    ) -> None:
         self._source = require_key_part("source", source)
-        self._till = Till(partial(Publisher, kafka, topic), topic, dsn)
+        self._till = Till(publisher, topic, dsn)
 
     def close(self) -> None:
         self._till.close(CLOSE_WAIT_S)
@@ -54,15 +56,31 @@ class _Counter:
 class Shop:
     """Buys in the name of one `source`, from any thread. Use it in a `with` block, or `close` it.
 
-    `kafka` holds librdkafka's properties, `dsn` leads to the ledger, as for `Publisher` and `Ledger`. It
+    `kafka` holds librdkafka's properties, `dsn` leads to the ledger, as for `Publisher` and `Ledger`. Which
+    lane a purchase goes to is chosen as for `Publisher`; whoever buys elsewhere should choose the same. It
     connects at once, with a thread that publishes for all callers and one that waits for all of them.
 
     Raises what `Publisher` and `Ledger` raise when they are made. In a process that was forked off later
     `buy_goods` raises a LedgerError: make a shop in each process after its fork.
     """
 
-    def __init__(self, kafka: Mapping[str, Any], topic: str, source: str, dsn: ConnectionSource = "") -> None:
-        self._counter = _Counter(kafka, topic, source, dsn)
+    def __init__(
+        self,
+        kafka: Mapping[str, Any],
+        topic: str,
+        source: str,
+        dsn: ConnectionSource = "",
+        *,
+        partition_by: str = "goods",
+        hot_goods: Iterable[str] = (),
+        hot_by: str = "isolate",
+        hot_partitions: int | None = None,
+    ) -> None:
+        publisher = partial(
+            Publisher, kafka, topic, partition_by=partition_by, hot_goods=tuple(hot_goods),
+            hot_by=hot_by, hot_partitions=hot_partitions,
+        )  # fmt: skip
+        self._counter = _Counter(publisher, topic, source, dsn)
 
     def __enter__(self) -> Self:
         return self
@@ -106,8 +124,23 @@ class AsyncShop:
     To make one connects, and so keeps the event loop waiting for a moment.
     """
 
-    def __init__(self, kafka: Mapping[str, Any], topic: str, source: str, dsn: ConnectionSource = "") -> None:
-        self._counter = _Counter(kafka, topic, source, dsn)
+    def __init__(
+        self,
+        kafka: Mapping[str, Any],
+        topic: str,
+        source: str,
+        dsn: ConnectionSource = "",
+        *,
+        partition_by: str = "goods",
+        hot_goods: Iterable[str] = (),
+        hot_by: str = "isolate",
+        hot_partitions: int | None = None,
+    ) -> None:
+        publisher = partial(
+            Publisher, kafka, topic, partition_by=partition_by, hot_goods=tuple(hot_goods),
+            hot_by=hot_by, hot_partitions=hot_partitions,
+        )  # fmt: skip
+        self._counter = _Counter(publisher, topic, source, dsn)
 
     async def __aenter__(self) -> Self:
         return self

@@ -89,6 +89,42 @@ def test_what_cant_be_a_purchase_is_named_and_not_sent(group, words, named):
         assert records(group) == before
 
 
+@pytest.mark.parametrize(
+    "routing",
+    [
+        {"partition_by": "user"},
+        {"partition_by": "mixed", "hot_goods": ["tea"]},
+        {"partition_by": "mixed", "hot_goods": ["tea"], "hot_by": "spread", "hot_partitions": 2},
+    ],
+    ids=str,
+)
+def test_a_shop_chooses_lanes_as_a_publisher_does(new_group, routing):
+    """Each purchase goes where a publisher with the same choice sends it, from both kinds of shop."""
+    group = new_group(partitions=4)
+    users = [f"user-{number}" for number in range(8)]
+    kafka = {"bootstrap.servers": group.kafka["bootstrap.servers"]}
+    with Publisher(kafka, group.topic, "elsewhere", **routing) as publisher:
+        sent = [publisher.send(PurchaseGoods(user_id=user, goods_id="tea", quantity=1)) for user in users]
+    lanes = [receipt.partition for receipt in sent]
+
+    def lane(said):
+        return int(str(said.value).partition(f"{group.topic}[")[2].partition("]")[0])
+
+    async def in_asyncio():
+        async with AsyncShop(kafka, group.topic, "web", group.dsn, **routing) as web:
+            for user, expected in zip(users, lanes, strict=True):
+                with pytest.raises(TimeoutError) as said:
+                    await web.buy_goods(user, "tea", 1, f"async-{user}", timeout_s=0)
+                assert lane(said) == expected
+
+    with Shop(kafka, group.topic, "web", group.dsn, **routing) as web:
+        for user, expected in zip(users, lanes, strict=True):
+            with pytest.raises(TimeoutError) as said:
+                web.buy_goods(user, "tea", 1, f"order-{user}", timeout_s=0)
+            assert lane(said) == expected
+    asyncio.run(in_asyncio())
+
+
 def test_a_time_out_is_safe_to_repeat(group):
     """Before a worker runs there is no outcome, and the error says so; the same call later has it, once."""
     with shop_of(group) as web:
