@@ -77,7 +77,7 @@ def test_a_projector_ends_at_ctrl_c(conn, stockledger):
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while not is_right(conn, "purchases_by_user"):
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -41,9 +41,9 @@ def deleted(services, stockledger, name):
     """The topic's name, once it is gone; made again in the end for the fixture that deletes it."""
     services.kafka.delete_topic(name)
     admin = services.kafka._admin()
-    wait_for("it is gone", lambda: name not in admin.list_topics(timeout=5).topics)
+    wait_for("it is gone", lambda: name not in admin.list_topics(timeout=60).topics)
     yield name
-    if name not in admin.list_topics(timeout=5).topics:
+    if name not in admin.list_topics(timeout=60).topics:
         services.kafka.create_topic(name, 1)
 
 

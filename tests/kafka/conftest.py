@@ -36,9 +36,9 @@ def kafka(services):
 
 def shortest_session_ms(bootstrap_servers):
     admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
-    [broker] = list(admin.list_topics(timeout=10).brokers)[:1]
+    [broker] = list(admin.list_topics(timeout=60).brokers)[:1]
     resource = ConfigResource(ConfigResource.Type.BROKER, str(broker))
-    return int(admin.describe_configs([resource])[resource].result(10)["group.min.session.timeout.ms"].value)
+    return int(admin.describe_configs([resource])[resource].result(60)["group.min.session.timeout.ms"].value)
 
 
 @pytest.fixture

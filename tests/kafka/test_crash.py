@@ -86,7 +86,7 @@ def test_lag_tools_see_what_is_applied(new_group, publisher):
 
     def handed_over() -> bool:
         ends = group.next_offsets()
-        return bool({p.partition: p.offset for p in watcher.committed(lanes, timeout=10)} == ends)
+        return bool({p.partition: p.offset for p in watcher.committed(lanes, timeout=60)} == ends)
 
     with group.running():
         wait_for("all to be applied", lambda: sum(group.next_offsets().values()) == sent)

@@ -59,13 +59,13 @@ def read(broker, group, count):
 def topic_id(broker):
     admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
     [described] = admin.describe_topics(TopicCollection(["commands"])).values()
-    return str(described.result(10).topic_id)
+    return str(described.result(60).topic_id)
 
 
 def watermarks(broker, partition):
     consumer = Consumer({"bootstrap.servers": broker.bootstrap_servers, "group.id": "watermarks"})
     try:
-        return consumer.get_watermark_offsets(TopicPartition("commands", partition), timeout=10)
+        return consumer.get_watermark_offsets(TopicPartition("commands", partition), timeout=60)
     finally:
         consumer.close()
 

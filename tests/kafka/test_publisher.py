@@ -407,7 +407,7 @@ def test_an_unknown_topic_is_found_before_anything_is_sent(publisher_of, service
         publisher.send(stock(0))
     assert caught.value.remedy == "stockledger migrate --partitions 12 --topic no-such-topic"
     admin = AdminClient({"bootstrap.servers": services.kafka.bootstrap_servers})
-    assert "no-such-topic" not in admin.list_topics(timeout=10).topics
+    assert "no-such-topic" not in admin.list_topics(timeout=60).topics
 
 
 def test_a_topic_that_was_just_made_is_waited_for(broker):

@@ -87,7 +87,10 @@ class Guarded:
         ]
         for made in (self._admin.create_acls(bindings) if bindings else {}).values():
             made.result(TIMEOUT_S)
-        wait_for("the rights", lambda: len(self._admin.describe_acls(EVERYTHING).result(1)) == len(bindings))
+        wait_for(
+            "the rights",
+            lambda: len(self._admin.describe_acls(EVERYTHING).result(TIMEOUT_S)) == len(bindings),
+        )
 
     @property
     def properties(self) -> dict[str, str]:

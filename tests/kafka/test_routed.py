@@ -264,7 +264,7 @@ def test_partitions_may_be_added_while_goods_are_isolated(kafka, group_of):
         admin.create_partitions([NewPartitions(group.topic, 5)])[group.topic].result(30)
         wait_for(
             "five partitions are known",
-            lambda: len(admin.list_topics(group.topic, timeout=10).topics[group.topic].partitions) == 5,
+            lambda: len(admin.list_topics(group.topic, timeout=60).topics[group.topic].partitions) == 5,
         )
         retail.send(before, lines[100:200])
     publish(kafka, group, lines[150:], **HOT)  # some once more

@@ -59,13 +59,13 @@ def often(monkeypatch):
 
 def delete_records(admin, topic, partition, before):
     where = TopicPartition(topic, partition, before)
-    admin.delete_records([where])[where].result(10)
+    admin.delete_records([where])[where].result(60)
 
 
 def make_again(services, admin, topic, partitions=2):
     """Delete the topic and make one of the same name."""
     services.kafka.delete_topic(topic)
-    wait_for("it is gone", lambda: topic not in admin.list_topics(timeout=5).topics)
+    wait_for("it is gone", lambda: topic not in admin.list_topics(timeout=60).topics)
     services.kafka.create_topic(topic, partitions)
 
 
@@ -351,9 +351,9 @@ def test_start_earliest_reads_all_that_is_there(group, sender):
 def test_partitions_added_later_are_read_from_their_beginning(group, sender, admin, publisher):
     """Also with `--start latest`: that was for the topic as it was first met."""
     group.catch_up()
-    admin.create_partitions([NewPartitions(group.topic, 3)])[group.topic].result(10)
+    admin.create_partitions([NewPartitions(group.topic, 3)])[group.topic].result(60)
     wait_for(
-        "three partitions", lambda: len(admin.list_topics(timeout=5).topics[group.topic].partitions) == 3
+        "three partitions", lambda: len(admin.list_topics(timeout=60).topics[group.topic].partitions) == 3
     )
     more = publisher(group)
     more.send(*(buys(f"more-{n}") for n in range(5)), partition=2)
@@ -371,8 +371,8 @@ def test_partitions_added_under_a_running_worker_are_taken_up(new_group, publish
     sender.flush()
     with group.running() as running:
         group.applies(sender)
-        admin.create_partitions([NewPartitions(group.topic, 3)])[group.topic].result(10)
-        wait_for("it is seen", lambda: len(admin.list_topics(timeout=5).topics[group.topic].partitions) == 3)
+        admin.create_partitions([NewPartitions(group.topic, 3)])[group.topic].result(60)
+        wait_for("it is seen", lambda: len(admin.list_topics(timeout=60).topics[group.topic].partitions) == 3)
         more = publisher(group)
         more.send(*(buys(f"one-{n}") for n in range(5)), partition=1)
         more.send(*(buys(f"two-{n}") for n in range(5)), partition=2)
@@ -419,11 +419,11 @@ def test_an_older_or_newer_schema_is_refused(group, sender):
 def test_a_compacted_topic_is_refused(group, sender, admin):
     """Compaction would remove commands that were never applied."""
     name = f"{group.topic}-compacted"
-    admin.create_topics([NewTopic(name, 1, 1, config={"cleanup.policy": "compact,delete"})])[name].result(10)
-    wait_for("it is there", lambda: name in admin.list_topics(timeout=5).topics)
+    admin.create_topics([NewTopic(name, 1, 1, config={"cleanup.policy": "compact,delete"})])[name].result(60)
+    wait_for("it is there", lambda: name in admin.list_topics(timeout=60).topics)
     with pytest.raises(TopicUnfit, match="compacted"):
         group.catch_up(topics=(name,))
-    admin.delete_topics([name])[name].result(10)
+    admin.delete_topics([name])[name].result(60)
 
 
 def test_a_topic_that_is_compacted_from_now_on_halts_the_worker(group, sender, admin, often):
@@ -433,7 +433,7 @@ def test_a_topic_that_is_compacted_from_now_on_halts_the_worker(group, sender, a
         resource = ConfigResource(ConfigResource.Type.TOPIC, group.topic)
         change = ConfigEntry("cleanup.policy", "compact", incremental_operation=AlterConfigOpType.SET)
         resource.add_incremental_config(change)
-        admin.incremental_alter_configs([resource])[resource].result(10)
+        admin.incremental_alter_configs([resource])[resource].result(60)
         fault = running.halts()
     assert isinstance(fault, TopicUnfit)
     assert "compacted" in fault.message
@@ -447,4 +447,4 @@ def test_an_unknown_topic_is_refused_and_not_made(group, admin):
     with pytest.raises(TopicUnfit, match="doesn't exist") as refused:
         group.catch_up(topics=(name,))
     assert refused.value.remedy == f"stockledger migrate --topic {name} --partitions 12"
-    assert name not in admin.list_topics(timeout=5).topics
+    assert name not in admin.list_topics(timeout=60).topics

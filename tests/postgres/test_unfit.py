@@ -153,7 +153,7 @@ def pooled(dsn, tmp_path, mode, size):
 
 def through(dsn, process):
     """A connection, once the pooler listens."""
-    until = time.monotonic() + 30
+    until = time.monotonic() + 90
     while True:
         try:
             return database.connect(dsn, purpose="test")

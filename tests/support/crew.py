@@ -91,12 +91,12 @@ def short_session(group: Group, protocol: str) -> dict[str, str]:
         )
         resource = ConfigResource(ResourceType.GROUP, group.name, incremental_configs=[timeout])
         try:
-            admin.incremental_alter_configs([resource])[resource].result(10)
+            admin.incremental_alter_configs([resource])[resource].result(60)
         except KafkaException as refused:
             pytest.skip(f"the broker grants no session of {SESSION_TIMEOUT_MS} ms: {refused.args[0].str()}")
         return {"group.protocol": "consumer"}
-    [broker] = list(admin.list_topics(timeout=10).brokers)[:1]
+    [broker] = list(admin.list_topics(timeout=60).brokers)[:1]
     resource = ConfigResource(ResourceType.BROKER, str(broker))
-    settings = admin.describe_configs([resource])[resource].result(10)
+    settings = admin.describe_configs([resource])[resource].result(60)
     timeout_ms = max(SESSION_TIMEOUT_MS, int(settings["group.min.session.timeout.ms"].value))
     return {"session.timeout.ms": str(timeout_ms), "heartbeat.interval.ms": str(timeout_ms // 5)}

@@ -39,7 +39,7 @@ from ledger.store.tables.lane import Claim
 from tests.support.batches import Hole, Lanes
 from tests.support.sequential import compare
 
-PATIENCE_S = 10
+PATIENCE_S = 60
 SEALING = ("sealing", "asked", "moved", "head locked")
 """Before a seal; its statement and COMMIT sent, not answered; after LG001; after `lock_head`."""
 FENCE = "fence"

@@ -159,7 +159,7 @@ def test_many_threads_at_one_missing_item_are_one_question(ledger):
     """64 threads miss the same item: one loads it, the others have what it brought."""
     driven = Driven(ledger, strategy="notify").loaded()
     waiting, answers = threading.Event(), []
-    ledger.after_read = lambda: waiting.wait(10)
+    ledger.after_read = lambda: waiting.wait(60)
 
     def read() -> None:
         answers.append(driven.cache.get("tea"))
@@ -181,7 +181,7 @@ def test_who_asks_meanwhile_is_answered_by_the_next_question():
     def question(goods_ids):
         asked.append(set(goods_ids))
         first.set()
-        go_on.wait(10)
+        go_on.wait(60)
         return len(asked)
 
     turns = Turns(question)
@@ -190,7 +190,7 @@ def test_who_asks_meanwhile_is_answered_by_the_next_question():
         threading.Thread(target=lambda each=each: answers.append(turns.ask([each]))) for each in "abcd"
     ]
     threads[0].start()
-    first.wait(10)
+    first.wait(60)
     for thread in threads[1:]:
         thread.start()
     while turns._next.goods_ids != set("bcd"):
@@ -416,7 +416,7 @@ def reached(driven, place):
     thread = threading.Thread(target=follow)
     thread.start()
     try:
-        return driven.cache.get("tea", at_least=place, timeout_s=5)
+        return driven.cache.get("tea", at_least=place, timeout_s=60)
     finally:
         stop.set()
         thread.join()
@@ -485,7 +485,7 @@ def test_a_token_is_not_refused_by_a_standby_that_has_just_been_loaded_from(ledg
 
     def read():
         try:
-            answers.append(driven.cache.get("tea", at_least=token, timeout_s=5))
+            answers.append(driven.cache.get("tea", at_least=token, timeout_s=60))
         except HistoryChanged as refused:
             answers.append(refused)
 
