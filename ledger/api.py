@@ -13,6 +13,7 @@ from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
 
+from ledger import signals
 from ledger.answers import RecordedOutcome, Sent, answers
 from ledger.domain.commands import AnyCommand, MessageKey
 from ledger.domain.delivery import Lane
@@ -307,7 +308,7 @@ class Ledger:
 def _result(waits: Future[T]) -> T:
     """What it comes to; whoever is interrupted waits no more."""
     try:
-        return waits.result()
+        return signals.result(waits)
     finally:
         waits.cancel()
 

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TypeVar
@@ -110,6 +111,22 @@ def in_time(work: Callable[[], T], ending: Asked, budget_s: float = END_BUDGET_S
     if faults:
         raise faults[0]
     return results[0] if results else None
+
+
+def result(future: Future[T]) -> T:
+    """What it comes to, waited for in short pieces.
+
+    A signal that comes just before a wait without an end is heard only after that.
+    """
+    while not wait([future], LOOK_INTERVAL_S).done:
+        pass
+    return future.result()
+
+
+def join(thread: threading.Thread) -> None:
+    """Wait for its end, in short pieces, too."""
+    while thread.is_alive():
+        thread.join(LOOK_INTERVAL_S)
 
 
 def leave(code: int) -> None:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 
-from ledger import failpoints
+from ledger import failpoints, signals
 from ledger.errors import Contended, ProjectionRefused
 from ledger.projections.projection import Projection
 from ledger.rebuilding.builder import WORK_MEM, Connect
@@ -145,7 +145,7 @@ def _build_in_parallel(
         thread.start()
     try:
         for thread in threads:
-            thread.join()
+            signals.join(thread)
     except BaseException as fault:  # Ctrl-C: each ends after the range that it is at
         faults_met.append(fault)
         for thread in threads:

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import psycopg
 
+from ledger import signals
 from ledger.store.connection.database import Connection
 
 T = TypeVar("T")
@@ -50,9 +51,9 @@ def in_order(work: Iterable[Callable[[Connection], T]], connections: Sequence[Co
             for piece in work:
                 running.append(pool.submit(do, piece))
                 if len(running) == AHEAD * len(connections):
-                    yield running.popleft().result()
+                    yield signals.result(running.popleft())
             while running:
-                yield running.popleft().result()
+                yield signals.result(running.popleft())
         except BaseException:
             # Ctrl-C may come before a piece that runs is noted; a connection that is in use always is
             ended.set()
