@@ -91,10 +91,17 @@ def _config(client: Admin, topic: str, timeout_s: float) -> dict[str, str]:
     return {name: entry.value for name, entry in entries.items() if entry.value is not None}
 
 
-def create(kafka: KafkaProperties, topic: str, partitions: int, replication: int = -1) -> None:
+def create(
+    kafka: KafkaProperties,
+    topic: str,
+    partitions: int,
+    replication: int = -1,
+    config: Mapping[str, str] | None = None,
+) -> None:
     """Create the topic; -1 takes the broker's default replication. One that exists is left alone."""
     client = open_admin(kafka)  # named: its requests die with it
-    made = client.create_topics([NewTopic(topic, partitions, replication)], request_timeout=PATIENT_TIMEOUT_S)
+    wanted = NewTopic(topic, partitions, replication, config=dict(config or {}))
+    made = client.create_topics([wanted], request_timeout=PATIENT_TIMEOUT_S)
     try:
         made[topic].result(PATIENT_TIMEOUT_S + 1)
     except KafkaException as error:

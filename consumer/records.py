@@ -5,17 +5,21 @@ be used.
 """
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from consumer.admin import watermarks
 from consumer.clients import PATIENT_TIMEOUT_S, RAW_READS, KafkaProperties, fault, open_consumer
 from consumer.raw_headers import RawReader
 from ledger.domain import envelope
 from ledger.domain.delivery import Bad, Delivery, Headers, Lane, Unread, pack
-from ledger.errors import BrokerUnavailable
+from ledger.errors import BrokerUnavailable, OpenTransaction
 
 READ_SIZE = 1000
+LAST_READ, LAST_READ_GROWTH = 100, 10
+"""The last record is looked for in so many offsets, then in more: markers of transactions take some, too."""
 
 
 def deliveries(kafka: KafkaProperties, lane: Lane, first_offset: int, next_offset: int) -> Iterator[Delivery]:
@@ -23,7 +27,32 @@ def deliveries(kafka: KafkaProperties, lane: Lane, first_offset: int, next_offse
 
     Raises BrokerUnavailable or TopicUnfit.
     """
-    consumer, raw = open_consumer(kafka, group=RAW_READS), RawReader(kafka)
+    with closing(RawReader(kafka)) as raw:
+        for message in messages(kafka, lane, first_offset, next_offset):
+            yield raw.complete(lane, delivery(message))
+
+
+def last_value(kafka: KafkaProperties, lane: Lane) -> bytes | None:
+    """The value of the lane's last committed record; None if there is none.
+
+    Raises OpenTransaction where a transaction hides the end of the log, BrokerUnavailable or TopicUnfit.
+    """
+    marks = watermarks(kafka, [lane]).all()[lane]
+    if marks.stable < marks.end:
+        raise OpenTransaction(
+            f"an open transaction hides the end of {lane}", remedy="end the other producer that writes to it"
+        )
+    begin, size, found = marks.end, LAST_READ, None
+    while found is None and begin > marks.first:
+        begin, size = max(marks.end - size, marks.first), size * LAST_READ_GROWTH
+        for message in messages(kafka, lane, begin, marks.end):
+            found = message.value()
+    return found
+
+
+def messages(kafka: KafkaProperties, lane: Lane, first_offset: int, next_offset: int) -> Iterator[Message]:
+    """The same as Kafka's client has them."""
+    consumer = open_consumer(kafka, group=RAW_READS)
     try:
         position = max(first_offset, _kept_from(consumer, lane))
         consumer.assign([TopicPartition(lane.topic, lane.partition, position)])
@@ -39,9 +68,8 @@ def deliveries(kafka: KafkaProperties, lane: Lane, first_offset: int, next_offse
                 if error and position < next_offset:
                     return  # the log ends before the range does
                 if not error and position <= next_offset:
-                    yield raw.complete(lane, delivery(message))
+                    yield message
     finally:
-        raw.close()
         consumer.close()
 
 

@@ -10,6 +10,7 @@
     |-- Stale               what a cache holds may be older than its reader allows
     |-- CacheDiffers        a cache says something else of an item than the ledger does
     |-- CacheTaken          another feeder has taken the cache's folder
+    |-- RelayTaken          another relay publishes to the same topics now
     `-- Stop                the promise can't be kept: halt and name the one next step
         |-- SchemaMismatch    the schema is older or newer than this build
         |-- Contradiction     rows of the ledger contradict each other: somebody else wrote some
@@ -187,6 +188,12 @@ class CacheTaken(LedgerError):
     """Another feeder has taken the folder; this one can write no more."""
 
     code = "SL-CACHE-003"
+
+
+class RelayTaken(LedgerError):
+    """Another relay has taken over the topics; this one can write no more."""
+
+    code = "SL-RLY-001"
 
 
 class Stop(LedgerError):

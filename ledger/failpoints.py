@@ -41,6 +41,9 @@ REBUILD_STEPS = (
 )
 """The same for a rebuild, and a follower."""
 
+RELAY_STEPS = ("relay.fenced", "relay.begun", "relay.placed", "relay.sent", "relay.committed")
+"""The same for the relay."""
+
 
 class Injected(Exception):
     """What an armed `raise` raises; nobody's business to handle."""
@@ -51,7 +54,7 @@ def _parse(text: str) -> dict[str, tuple[str, int]]:
     for item in filter(None, text.split(",")):
         step, _, action = item.partition("=")
         kind, _, count = action.partition("@")
-        if step not in STEPS + REBUILD_STEPS or kind not in ("kill", "raise", "stop", "pause"):
+        if step not in STEPS + REBUILD_STEPS + RELAY_STEPS or kind not in ("kill", "raise", "stop", "pause"):
             raise ValueError(f"STOCKLEDGER_FAILPOINTS: unknown point or action: {item}")
         armed[step] = (kind, int(count or 1))
     return armed

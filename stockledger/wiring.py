@@ -54,7 +54,12 @@ def created_topic(settings: Settings, topic: str, partitions: int) -> TopicFacts
     if known.lanes(topic):
         return known.inspect(kafka, topic)
     admin.create(kafka, topic, partitions)
-    deadline = time.monotonic() + SPREAD_TIMEOUT_S
+    return topic_facts(settings, topic)
+
+
+def topic_facts(settings: Settings, topic: str) -> TopicFacts:
+    """The topic, made just now, once it can be described. Raises TopicUnfit or BrokerUnavailable."""
+    kafka, deadline = settings.kafka_properties(), time.monotonic() + SPREAD_TIMEOUT_S
     while True:
         try:
             return admin.inspect(kafka, topic)

@@ -120,7 +120,14 @@ def cloud_event(stored: StoredEvent, source: str) -> str:
     Source: CloudEvents 1.0.2, "JSON Event Format", section 3.
     """
     happened = event(stored)
-    attributes = {
+    head = json.dumps(attributes(stored, happened, source), ensure_ascii=False, separators=(",", ":"))
+    line = f'{head[:-1]},"data":{payload(happened).decode()}}}'
+    return f"{line if line.isprintable() else _escaped(line)}\n"
+
+
+def attributes(stored: StoredEvent, happened: AnyEvent, source: str) -> dict[str, str | int]:
+    """The CloudEvent's attributes by name, in the order in which they are written."""
+    return {
         "specversion": SPEC_VERSION,
         "id": f"{stored.position}.{stored.ordinal}",
         "source": source,
@@ -134,9 +141,6 @@ def cloud_event(stored: StoredEvent, source: str) -> str:
         "causationsource": stored.source,
         "causationid": stored.id,
     }
-    head = json.dumps(attributes, ensure_ascii=False, separators=(",", ":"))
-    line = f'{head[:-1]},"data":{payload(happened).decode()}}}'
-    return f"{line if line.isprintable() else _escaped(line)}\n"
 
 
 def _escaped(line: str) -> str:

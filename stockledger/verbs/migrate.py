@@ -18,6 +18,9 @@ def migrate(
         int | None,
         typer.Option(min=1, max=2**31 - 1, metavar="N", help="Make the topics too, with so many partitions."),
     ] = None,
+    relay: Annotated[
+        str | None, typer.Option(metavar="PREFIX", help="Make the topics of `relay --to PREFIX`, too.")
+    ] = None,
     adopt: Annotated[
         bool, flag("--adopt", "This database is a restored copy, and takes the original's place.")
     ] = False,
@@ -28,6 +31,10 @@ def migrate(
     """
     if call.names["topic"] is not None and not partitions:
         raise UsageError("--topic needs --partitions N", remedy=call.onward("migrate --partitions 12"))
+    if relay is not None and not partitions:
+        raise UsageError(
+            "--relay needs --partitions N", remedy=call.onward("migrate --partitions 12 --relay", relay)
+        )
     if print_:
         return _print_migrations(call)
     if check:
@@ -35,7 +42,7 @@ def migrate(
     schema = _apply_migrations(call)
     if adopt:
         schema |= _adopt(call)
-    made = _make_topics(call, partitions) if partitions else {}
+    made = _make_topics(call, partitions, relay) if partitions else {}
     return Answer(schema | made, next=call.onward("doctor"))
 
 
@@ -103,16 +110,19 @@ def _adopt(call: Call) -> dict[str, Any]:
     return {"adopted": adopted}
 
 
-def _make_topics(call: Call, partitions: int) -> dict[str, Any]:
+def _make_topics(call: Call, partitions: int, relay: str | None) -> dict[str, Any]:
+    from stockledger import relay_topics
     from stockledger.wiring import created_topic
 
     settings, made = call.settings(), []
-    for name in settings.topics:
-        facts = created_topic(settings, name, partitions)
-        call.out.say(f"topic {name}: {facts.partitions} partitions, replication {facts.replication}")
-        if facts.partitions != partitions:
+    found = [created_topic(settings, name, partitions) for name in settings.topics]
+    if relay:
+        found += relay_topics.make(settings, relay, partitions)
+    for facts in found:
+        call.out.say(f"topic {facts.name}: {facts.partitions} partitions, replication {facts.replication}")
+        if facts.name in settings.topics and facts.partitions != partitions:
             call.out.note(
                 f"it existed already and was left alone; {partitions} partitions were asked for", "yellow"
             )
-        made.append({"name": name, "partitions": facts.partitions, "replication": facts.replication})
+        made.append({"name": facts.name, "partitions": facts.partitions, "replication": facts.replication})
     return {"topics": made}

@@ -214,6 +214,20 @@ def test_topics(reader, stockledger, applied, sender, services, tmp_path):
             services.kafka.delete_topic(hot)
 
 
+@pytest.mark.real_kafka
+def test_relay(reader, stockledger, applied, sender, services):
+    """The topics are made, and all that the journal has is published; a second run has nothing to add."""
+    reader.instead |= {"purchase-commands": sender.topic, "18402": "0"}
+    try:
+        HowTo(reader, page("relay.md")).rest()
+        reader.interrupts()
+        assert stockledger("relay", "--until-caught-up")["events"] == 0
+    finally:
+        for what in ("events", "outcomes", "stock", "relay"):
+            with suppress(KafkaException):
+                services.kafka.delete_topic(f"{sender.topic}-{what}")
+
+
 def lose(services, before):
     admin = AdminClient({"bootstrap.servers": services.kafka.bootstrap_servers})
     admin.delete_records([before])[before].result(30)

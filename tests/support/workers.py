@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -84,10 +84,15 @@ class Process(Told):
     """One `stockledger run`, or another `verb` that goes on, and what it says."""
 
     def __init__(
-        self, arguments: list[str], environment: Mapping[str, str], shell: bool = False, verb: str = "run"
+        self,
+        arguments: list[str],
+        environment: Mapping[str, str],
+        shell: bool = False,
+        verb: str = "run",
+        program: Sequence[str] = ("-m", "stockledger"),
     ) -> None:
         self.logged = []  # what is no JSON is a line with the one field `text`
-        command = [sys.executable, "-m", "stockledger", verb, "--json", "--log-format", "json", *arguments]
+        command = [sys.executable, *program, verb, "--json", "--log-format", "json", *arguments]
         if shell:
             command = ["sh", "-c", '"$@"; exit', "sh", *command]
         self._process = subprocess.Popen(

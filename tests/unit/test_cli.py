@@ -21,7 +21,7 @@ VERBS = [
     ["verify"], ["dlq", "list"], ["dlq", "show"], ["dlq", "redrive"], ["dlq", "discard"], ["gap", "list"],
     ["gap", "accept"], ["why"], ["hot"], ["replay"], ["project"], ["rebuild"],
     ["cache", "feed"], ["cache", "check"], ["cache", "prune"],
-    ["serve"], ["token", "add"], ["token", "list"], ["token", "revoke"],
+    ["serve"], ["relay"], ["token", "add"], ["token", "list"], ["token", "revoke"],
 ]  # fmt: skip
 OFFLINE = [["demo"], ["token", "add"], ["token", "list"], ["token", "revoke"]]
 

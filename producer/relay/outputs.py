@@ -1,0 +1,129 @@
+"""What the relay writes: its topics, and a record of each kind.
+
+Events and outcomes are CloudEvents 1.0 in Kafka's binary mode: attributes in headers, the data as JSON.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
+
+from ledger.domain.envelope import JSON_TYPE, SPEC_VERSION, TYPE_PREFIX, TYPE_VERSION
+from ledger.domain.events import payload
+from ledger.domain.token import Token
+from ledger.history import events
+from ledger.store.reads.history import StoredEvent
+from ledger.store.tables.processed_message import StoredOutcome
+from ledger.store.tables.stock import StockLevel
+
+DECIDED = f"{TYPE_PREFIX}CommandDecided{TYPE_VERSION}"
+POSITION_KEY = b"relay"
+
+
+class Outputs(NamedTuple):
+    """The topics, by what is in them."""
+
+    events: str
+    outcomes: str
+    stock: str
+    positions: str
+
+    @classmethod
+    def of(cls, prefix: str) -> Self:
+        """Those that are named after this."""
+        return cls(f"{prefix}-events", f"{prefix}-outcomes", f"{prefix}-stock", f"{prefix}-relay")
+
+    @property
+    def compacted(self) -> tuple[str, str]:
+        """Those that keep the last record of each key, and only that."""
+        return self.stock, self.positions
+
+
+class Record(NamedTuple):
+    """What goes to a topic."""
+
+    topic: str
+    key: bytes
+    value: bytes
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+class Placed(NamedTuple):
+    """How far a relay has come: up to this token's position, of the ledger that is `source`.
+
+    `ids` are Kafka's ids of the topics that it wrote, by name.
+    """
+
+    source: str
+    token: Token
+    ids: Mapping[str, str]
+
+    def record(self, topic: str) -> Record:
+        """As it is kept, in the same transaction as what was relayed."""
+        return Record(topic, POSITION_KEY, _json(self._asdict() | {"token": str(self.token)}))
+
+    @classmethod
+    def read(cls, value: bytes) -> Self:
+        """As it was kept. Raises ValueError for what no relay wrote."""
+        try:
+            fields = json.loads(value)
+            return cls(str(fields["source"]), Token.parse(fields["token"]), dict(fields["ids"]))
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"no relay wrote this: {error}") from None
+
+
+class Standing(NamedTuple):
+    """What Kafka has: the ids of the topics by name, and the last position that was kept."""
+
+    ids: Mapping[str, str]
+    last: bytes | None
+
+
+def of_event(topic: str, stored: StoredEvent, source: str, token: Token) -> Record:
+    """An event; its key is its stream's name, so each stream is in order. Raises UnreadableEvent."""
+    happened = events.event(stored)
+    attributes = events.attributes(stored, happened, source) | {"token": str(token)}
+    return Record(topic, stored.stream.encode(), payload(happened), _headers(attributes))
+
+
+def of_outcome(topic: str, stored: StoredOutcome, source: str) -> Record:
+    """A row of the register: what became of a command; its key is the command's id."""
+    token = str(Token.at(stored.position, stored.hash))
+    attributes = {
+        "specversion": SPEC_VERSION,
+        "id": f"{stored.position}.{stored.offset}",
+        "source": f"{source}/outcomes",
+        "type": DECIDED,
+        "subject": stored.key.id,
+        "time": stored.recorded_at.isoformat().replace("+00:00", "Z"),
+        "position": stored.position,
+        "token": token,
+    }
+    data = {
+        **stored.key._asdict(),
+        "outcome": stored.outcome,
+        "reason": stored.reason,
+        **stored.lane._asdict(),
+        "offset": stored.offset,
+        "position": stored.position,
+        "token": token,
+        "fingerprint": stored.fingerprint.hex(),
+    }
+    headers = _headers(attributes | {"datacontenttype": JSON_TYPE})
+    return Record(topic, stored.key.id.encode(), _json(data), headers)
+
+
+def of_stock(topic: str, level: StockLevel, token: str) -> Record:
+    """The stock of an item as of the token; its key is the item's id."""
+    return Record(topic, level.goods_id.encode(), _json(level._asdict() | {"token": token}))
+
+
+def _headers(attributes: Mapping[str, Any]) -> tuple[tuple[str, bytes], ...]:
+    """CloudEvents 1.0.2, "Kafka Protocol Binding", section 3.2."""
+    return tuple(
+        ("content-type" if name == "datacontenttype" else f"ce_{name}", str(value).encode())
+        for name, value in attributes.items()
+    )
+
+
+def _json(fields: Mapping[str, Any]) -> bytes:
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()

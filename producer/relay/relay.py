@@ -1,0 +1,214 @@
+"""The relay at work: what the journal has is published in its order, with how far that is.
+
+Each step is a few entries. What they say and the position that is reached then are one transaction of Kafka,
+so whoever reads committed records has each entry once, wherever a relay was killed. At its start a relay
+fences the one before, and reads back how far that came. The journal proves that it is still the same: one
+that was restored to an earlier state isn't published over what others have read.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from threading import Event
+from typing import Any, Protocol
+
+from ledger import failpoints
+from ledger.domain.token import AnyPosition, Token
+from ledger.errors import HistoryChanged, LedgerError, Retry, TopicReplaced, TopicUnfit
+from ledger.history import events
+from ledger.store.connection.database import Connection, faults
+from ledger.store.reads import history
+from ledger.store.reads.history import Wanted
+from ledger.store.tables import journal, processed_message
+from ledger.store.tables.journal import StoredEntry
+from producer.relay.outputs import Outputs, Placed, Record, Standing, of_event, of_outcome, of_stock
+from producer.relay.transactions import Transactions
+
+POLL_INTERVAL_S = 0.1
+RECONNECT_FIRST_S = 0.1
+RECONNECT_LONGEST_S = 10.0
+ENTRIES_MAX = 500
+RECORDS = 10_000
+"""A step takes entries until they have so many records; an entry is never cut."""
+
+
+class RelayLog(Protocol):
+    """Who is told how it goes."""
+
+    def ready(self, after: Token) -> None:
+        """It begins after this place."""
+        ...
+
+    def relayed(self, entries: int, events: int, outcomes: int, token: Token) -> None:
+        """So much was published and committed, up to this place."""
+        ...
+
+    def waiting(self, cause: LedgerError) -> None:
+        """Kafka or the database is away; it tries again."""
+        ...
+
+
+@dataclass(frozen=True)
+class RelayTerms:
+    """What it is to do. A relay that has published nothing yet begins after `first` (None: what is there)."""
+
+    kafka: Mapping[str, Any]
+    outputs: Outputs
+    first: AnyPosition | None = 0
+    until_caught_up: bool = False
+
+
+class Relay:
+    """`run` owns its connection, its producer and all transactions of both."""
+
+    def __init__(
+        self,
+        connect: Callable[[], Connection],
+        look: Callable[[], Standing],
+        terms: RelayTerms,
+        stop: Event,
+        log: RelayLog,
+    ) -> None:
+        self._connect = connect
+        self._look = look
+        self._terms = terms
+        self._stop = stop
+        self._log = log
+        self._pause_s = RECONNECT_FIRST_S
+        self._away_for = ""
+
+    def run(self) -> None:
+        """Publish until stopped, or until all is that the journal has now.
+
+        Raises RelayTaken once another relay has taken over, HistoryChanged where the journal isn't the one
+        that was published, TopicUnfit where a topic can't be written to. Raises Unavailable only if it was to
+        catch up: else it begins again, for ever.
+        """
+        while not self._stop.is_set():
+            try:
+                self._session()
+                return
+            except Retry as cause:
+                if self._terms.until_caught_up and not self._stop.is_set():
+                    raise
+                self._wait(cause)
+
+    def _wait(self, cause: Retry) -> None:
+        if cause.code != self._away_for:
+            self._log.waiting(cause)
+            self._away_for = cause.code
+        self._stop.wait(self._pause_s)
+        self._pause_s = min(2 * self._pause_s, RECONNECT_LONGEST_S)
+
+    def _session(self) -> None:
+        name = f"stockledger-{self._terms.outputs.positions}"
+        with (
+            closing(Transactions(self._terms.kafka, name, self._stop.is_set)) as producer,
+            closing(self._connect()) as conn,
+        ):
+            producer.begin_session()
+            failpoints.hit("relay.fenced")
+            at = self._begin(conn, producer)
+            self._log.ready(at.token)
+            self._away_for = ""
+            while not self._stop.is_set():
+                entries = self._next(conn, at)
+                if entries:
+                    at = self._step(conn, producer, at, entries)
+                    self._pause_s = RECONNECT_FIRST_S
+                elif self._terms.until_caught_up:
+                    return
+                else:
+                    self._stop.wait(POLL_INTERVAL_S)
+
+    def _begin(self, conn: Connection, producer: Transactions) -> Placed:
+        """How far the relay before came; else where the first one is to begin, which is kept at once.
+
+        Raises HistoryChanged, or TopicReplaced where what was published so far is gone.
+        """
+        source, found = events.source(conn), self._look()
+        if found.last is None:
+            with faults():
+                first = self._terms.first
+                moment = history.now(conn) if first is None else history.moment(conn, first)
+            at = Placed(source, Token.parse(moment.token), found.ids)
+            with producer.transaction():
+                producer.send([at.record(self._terms.outputs.positions)])
+            return at
+        topic = self._terms.outputs.positions
+        try:
+            at = Placed.read(found.last)
+        except ValueError as error:
+            raise TopicUnfit(
+                f"the last record of {topic} isn't a relay's position: {error}",
+                remedy=f"write nothing else to the topic {topic}; a relay with another --to begins anew",
+            ) from None
+        if at.source not in (source, events.SOURCE):
+            raise HistoryChanged(
+                f"the topics of {topic} have what the ledger {at.source} said, and this is {source}",
+                position=at.token.position, expected=at.token.hash, actual=None,
+                remedy="relay this ledger to topics of its own: stockledger relay --to",
+            )  # fmt: skip
+        for name, id in at.ids.items():
+            if found.ids.get(name, id) != id:
+                raise TopicReplaced(
+                    f"the topic {name} was deleted and made again: what was relayed up to position "
+                    f"{at.token.position} isn't there any more",
+                    remedy="begin anew in other topics: stockledger relay --to",
+                )
+        return at._replace(source=source)
+
+    def _next(self, conn: Connection, at: Placed) -> list[StoredEntry]:
+        """The entries of the next step, in the history that was published so far. Raises HistoryChanged."""
+        with faults():
+            end = history.end(conn, [str(at.token)]).position
+            first = at.token.position + 1
+            found = journal.rows(conn, first, min(end, first + ENTRIES_MAX - 1))
+        taken = records = 0
+        while taken < len(found) and (not taken or records + _records(found[taken]) <= RECORDS):
+            records += _records(found[taken])
+            taken += 1
+        return found[:taken]
+
+    def _step(
+        self, conn: Connection, producer: Transactions, at: Placed, entries: list[StoredEntry]
+    ) -> Placed:
+        tokens = {each.position: Token.at(each.position, each.hash) for each in entries}
+        reached = at._replace(token=tokens[entries[-1].position])
+        happened, decided = sum(each.applied for each in entries), sum(map(_decided, entries))
+        with producer.transaction():
+            failpoints.hit("relay.begun")
+            producer.send(self._records(conn, reached.source, tokens, decided))
+            failpoints.hit("relay.placed")
+            producer.send([reached.record(self._terms.outputs.positions)])
+        self._log.relayed(len(entries), happened, decided, reached.token)
+        return reached
+
+    def _records(
+        self, conn: Connection, source: str, tokens: Mapping[int, Token], decided: int
+    ) -> Iterator[Record]:
+        """All that these entries say: events and outcomes in journal order, and the stock that they moved.
+
+        The stock is as of now, which may be later: a reader keeps what has the higher version.
+        """
+        outputs, first, last = self._terms.outputs, min(tokens), max(tokens)
+        goods: set[str] = set()
+        with faults():
+            for piece in history.events(conn, first, last, Wanted()):
+                for each in piece.events:
+                    if each.stream.startswith(history.GOODS_PREFIX):
+                        goods.add(each.stream.removeprefix(history.GOODS_PREFIX))
+                    yield of_event(outputs.events, each, source, tokens[each.position])
+            for found in processed_message.between(conn, None, first, last, decided):
+                yield of_outcome(outputs.outcomes, found, source)
+            now = history.live(conn, goods)
+        for level in now.levels.values():
+            yield of_stock(outputs.stock, level, now.moment.token)
+
+
+def _decided(entry: StoredEntry) -> int:
+    return entry.applied + entry.rejected
+
+
+def _records(entry: StoredEntry) -> int:
+    return entry.applied + _decided(entry)

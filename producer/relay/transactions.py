@@ -1,0 +1,111 @@
+"""Kafka's transactions, one after the other, by a producer that fences any other of its name."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from ledger import failpoints
+from ledger.errors import BrokerUnavailable, Defect, LedgerError, RelayTaken, TopicUnfit
+from producer import client
+from producer.faults import TOPIC_ERRORS, Trouble
+from producer.relay.outputs import Record
+
+REQUEST_TIMEOUT_S = 3.0
+"""How long one request to the coordinator is waited for at a time; then it is looked whether to end."""
+PATIENCE_S = 10.0
+"""After that the session is given up; the next one finds what became of it."""
+QUEUE_POLL_S = 0.1
+TRANSACTION_TIMEOUT_MS = 60_000
+FENCED = {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH}
+
+
+class Transactions:
+    """One session of the relay's producer. After any error it is of no use: `close` it, and open another."""
+
+    def __init__(self, kafka: Mapping[str, Any], name: str, is_over: Callable[[], bool]) -> None:
+        settings = client.complete(kafka)
+        settings |= {"transactional.id": name, "transaction.timeout.ms": str(TRANSACTION_TIMEOUT_MS)}
+        self._name = name
+        self._is_over = is_over
+        self._trouble = Trouble(settings["bootstrap.servers"])
+        self._failed: KafkaError | None = None
+        self._producer: Producer = client.make_producer(settings, self._trouble.note)
+
+    def begin_session(self) -> None:
+        """Fence who had the name before; what that one left open is decided when this returns.
+
+        Raises BrokerUnavailable, or another LedgerError for what waiting won't mend.
+        """
+        self._patiently(self._producer.init_transactions)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """What is sent within is there as a whole, or not at all. Raises LedgerError."""
+        try:
+            self._producer.begin_transaction()
+            yield
+            failpoints.hit("relay.sent")
+            self._patiently(self._producer.commit_transaction)
+            failpoints.hit("relay.committed")
+        except KafkaException as error:
+            self._fail(error.args[0])
+
+    def send(self, records: Iterable[Record]) -> None:
+        """Hand these over, in this order."""
+        for record in records:
+            while True:
+                try:
+                    self._producer.produce(
+                        record.topic, record.value, record.key, headers=list(record.headers),
+                        on_delivery=self._note,
+                    )  # fmt: skip
+                    break
+                except BufferError:
+                    self._producer.poll(QUEUE_POLL_S)
+            self._producer.poll(0)
+            if self._failed:
+                self._fail(self._failed)
+
+    def close(self) -> None:
+        """Leave; what is open is undone by the next session, or by the broker when its time is up."""
+        self._producer.purge(in_queue=True, in_flight=True, blocking=False)
+
+    def _note(self, error: KafkaError | None, message: Message) -> None:
+        if error and self._failed is None:
+            self._failed = error
+
+    def _patiently(self, request: Callable[[float], object]) -> None:
+        """Ask again as long as the client says that it helps. Asked again, it is still the same request."""
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                request(REQUEST_TIMEOUT_S)
+            except KafkaException as error:
+                code: KafkaError = error.args[0]
+                if code.retriable() and not self._is_over() and time.monotonic() < until:
+                    continue
+                self._fail(code)
+            return
+
+    def _fail(self, error: KafkaError) -> NoReturn:
+        raise self._fault(self._failed if self._failed and not error.fatal() else error) from None
+
+    def _fault(self, error: KafkaError) -> LedgerError:
+        if error.code() in FENCED:
+            return RelayTaken(
+                f"another relay with the name {self._name} has taken over; this one can write no more",
+                remedy="leave the other one at work, or end it and start this one again",
+            )
+        if error.code() in TOPIC_ERRORS:
+            return TopicUnfit(
+                f"the relay can't write to one of its topics ({error.str()}); nothing of this step is there",
+                remedy="stockledger doctor",
+            )
+        if error.retriable() or error.txn_requires_abort():
+            return BrokerUnavailable(
+                f"the relay's transaction came to nothing ({self._trouble.cause or error.str()})"
+            )
+        return Defect(f"the relay's producer gave up: {error.name()}: {error.str()}")

@@ -1,0 +1,102 @@
+"""`relay`: the journal to Kafka."""
+
+import signal
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ledger.errors import AGAIN, LedgerError
+from ledger.figures import counted
+from stockledger.verb.call import Answer, Call, flag, verb
+from stockledger.verb.exits import Interrupted, UsageError
+from stockledger.verb.options import LogFormat
+
+if TYPE_CHECKING:
+    from ledger.domain.token import Token
+
+LATEST = "latest"
+
+
+@verb(topic=True)
+def relay(
+    call: Call,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PREFIX", help="Write to PREFIX-events and so on; else the command topic's name."
+        ),
+    ] = None,
+    first: Annotated[
+        str,
+        typer.Option(
+            "--from", metavar="PLACE", help="The first time, begin after this position or token; or: latest."
+        ),
+    ] = "0",
+    until_caught_up: Annotated[
+        bool, flag("--until-caught-up", "End once all that is in the journal now is published.")
+    ] = False,
+    log_format: Annotated[LogFormat, typer.Option(help="Of the logs on stderr.")] = LogFormat.AUTO,
+) -> Answer:
+    """Publish events, outcomes and stock to Kafka, in journal order, until stopped.
+
+    Whoever reads committed records has each entry once, however often this is killed. Of several that write
+    to the same topics, the last one works.
+    """
+    from consumer.log import logger
+    from ledger import signals
+    from producer.relay.outputs import Outputs
+    from producer.relay.relay import Relay, RelayTerms
+    from stockledger import relay_topics
+    from stockledger.wiring import connections
+
+    settings = call.settings()
+    prefix = to or settings.only_topic("relay")
+    log = _Log(logger(log_format.value))
+    terms = RelayTerms(settings.kafka_properties(), Outputs.of(prefix), _place(first), until_caught_up)
+    error: LedgerError | None = None
+    with signals.asked() as stop:
+        work = Relay(
+            connections(settings, "relay"), partial(relay_topics.look, settings, prefix), terms, stop, log
+        )
+        try:
+            signals.in_time(work.run, stop)
+        except LedgerError as fault:
+            error = fault
+    if not error and (stop.number == signal.SIGINT or (stop.is_set() and until_caught_up)):
+        error = Interrupted("interrupted", remedy=AGAIN)
+    call.out.say(f"{counted(log.events, 'event')} and {counted(log.outcomes, 'outcome')} relayed")
+    data = {"to": prefix, "events": log.events, "outcomes": log.outcomes, "token": log.token}
+    return Answer(data, next="stockledger status", error=error)
+
+
+def _place(text: str) -> int | str | None:
+    """The position or token that is meant; None: where the journal ends."""
+    from ledger.domain.moment import given_position
+
+    if text == LATEST:
+        return None
+    try:
+        return given_position(text)
+    except ValueError as error:
+        raise UsageError(f"--from: {error}", remedy="stockledger relay --help") from None
+
+
+class _Log:
+    """The relay's words as logs, like those of `run`; and how much was published."""
+
+    def __init__(self, log: Any) -> None:
+        self._log = log
+        self.events = self.outcomes = 0
+        self.token: str | None = None
+
+    def ready(self, after: "Token") -> None:
+        self.token = str(after)
+        self._log.info("ready", after=self.token)
+
+    def relayed(self, entries: int, events: int, outcomes: int, token: "Token") -> None:
+        self.events, self.outcomes = self.events + events, self.outcomes + outcomes
+        self.token = str(token)
+
+    def waiting(self, cause: LedgerError) -> None:
+        self._log.warning("waiting", cause=cause.message, code=cause.code, next=cause.remedy)
