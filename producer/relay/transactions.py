@@ -21,6 +21,9 @@ QUEUE_POLL_S = 0.1
 TRANSACTION_TIMEOUT_MS = 60_000
 FENCED = {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH}
 
+PURGED = {KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT}
+"""What becomes of the rest once a transaction has failed for another reason."""
+
 
 class Transactions:
     """One session of the relay's producer. After any error it is of no use: `close` it, and open another."""
@@ -74,7 +77,7 @@ class Transactions:
         self._producer.purge(in_queue=True, in_flight=True, blocking=False)
 
     def _note(self, error: KafkaError | None, message: Message) -> None:
-        if error and self._failed is None:
+        if error and error.code() not in PURGED and self._failed is None:
             self._failed = error
 
     def _patiently(self, request: Callable[[float], object]) -> None:

@@ -41,7 +41,7 @@ SHELL = re.compile(
 )
 NONE = re.compile(r"stockledger VERB|\.\.\.|…|^stockledger [^a-z-]")
 ENDS_BY_CTRL_C = re.compile(
-    r"stockledger (run|project|serve)\b(?!.*--(until-caught-up|drop))|stockledger replay .*--follow"
+    r"stockledger (run|project|relay|serve)\b(?!.*--(until-caught-up|drop))|stockledger replay .*--follow"
 )
 
 
