@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from ledger import failpoints
 from ledger.errors import BrokerUnavailable, Defect, LedgerError, RelayTaken, TopicUnfit
 from producer import client
-from producer.faults import TOPIC_ERRORS, Trouble
+from producer.faults import TOPIC_ERRORS, Trouble, serve
 from producer.relay.outputs import Record
 
 REQUEST_TIMEOUT_S = 3.0
@@ -67,10 +67,13 @@ class Transactions:
                     )  # fmt: skip
                     break
                 except BufferError:
-                    self._producer.poll(QUEUE_POLL_S)
-            self._producer.poll(0)
-            if self._failed:
-                self._fail(self._failed)
+                    self._serve(QUEUE_POLL_S)
+            self._serve(0)
+
+    def _serve(self, timeout_s: float) -> None:
+        """Let the client call back. Raises what has come to nothing."""
+        if error := serve(self._producer.poll, timeout_s) or self._failed:
+            self._fail(error)
 
     def close(self) -> None:
         """Leave; what is open is undone by the next session, or by the broker when its time is up."""
@@ -94,7 +97,17 @@ class Transactions:
             return
 
     def _fail(self, error: KafkaError) -> NoReturn:
+        if error.code() == KafkaError._FATAL:
+            error = self._reason(error)
         raise self._fault(self._failed if self._failed and not error.fatal() else error) from None
+
+    def _reason(self, error: KafkaError) -> KafkaError:
+        """To produce says no more than that there is a fatal error; to abort says which."""
+        try:
+            self._producer.abort_transaction(REQUEST_TIMEOUT_S)
+        except KafkaException as said:
+            return said.args[0]  # type: ignore[no-any-return]
+        return error
 
     def _fault(self, error: KafkaError) -> LedgerError:
         if error.code() in FENCED:

@@ -29,8 +29,7 @@ CUT = """SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
 WHERE datname = current_database() AND application_name = 'stockledger/relay'"""
 SMALL_STEPS = (
     "-c",
-    "from producer.relay import relay; from stockledger.__main__ import main; "
-    "relay.RECORDS = 20; main()",
+    "from producer.relay import relay; from stockledger.__main__ import main; relay.RECORDS = 20; main()",
 )
 """`stockledger relay` with a few entries a step, so that there are many."""
 
@@ -233,7 +232,8 @@ def test_of_two_relays_the_later_one_works(relayed):
     second.says("ready")
     relayed.sell("then")
     assert first.ended() == 4, first.logged
-    assert first.result()["error"]["code"] == "SL-RLY-001"
+    error = first.result()["error"]
+    assert error["code"] == "SL-RLY-001", error
     second.terminates()
     relayed.catches_up()
     relayed.proves()
