@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from ledger import failpoints
 from ledger.errors import BrokerUnavailable, Defect, LedgerError, RelayTaken, TopicUnfit
 from producer import client
-from producer.faults import TOPIC_ERRORS, Trouble, serve
+from producer.faults import TOPIC_ERRORS, VERDICTS, Trouble, serve
 from producer.relay.outputs import Record
 
 REQUEST_TIMEOUT_S = 3.0
@@ -120,8 +120,8 @@ class Transactions:
                 f"the relay can't write to one of its topics ({error.str()}); nothing of this step is there",
                 remedy="stockledger doctor",
             )
-        if error.retriable() or error.txn_requires_abort():
-            return BrokerUnavailable(
-                f"the relay's transaction came to nothing ({self._trouble.cause or error.str()})"
-            )
-        return Defect(f"the relay's producer gave up: {error.name()}: {error.str()}")
+        if error.code() in VERDICTS:
+            return Defect(f"the broker refuses a record of the relay: {error.name()}: {error.str()}")
+        return BrokerUnavailable(
+            f"the relay's transaction came to nothing ({self._trouble.cause or error.str()})"
+        )
