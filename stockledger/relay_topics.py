@@ -7,7 +7,7 @@ from consumer.admin import TopicFacts
 from ledger.domain.delivery import Lane
 from ledger.errors import TopicMissing, TopicUnfit
 from ledger.shell import command
-from producer.relay.outputs import Outputs, Standing
+from producer.relay.outputs import Outputs, Relayed
 from stockledger.settings import Settings
 from stockledger.wiring import topic_facts
 
@@ -32,7 +32,7 @@ def make(settings: Settings, prefix: str, partitions: int) -> list[TopicFacts]:
     return [topic_facts(settings, name) for name in wanted]
 
 
-def look(settings: Settings, prefix: str) -> Standing:
+def look(settings: Settings, prefix: str) -> Relayed:
     """What is there. Raises TopicUnfit where a topic can't do what it is for, BrokerUnavailable."""
     outputs, kafka = Outputs.of(prefix), settings.kafka_properties()
     ids = {}
@@ -47,7 +47,7 @@ def look(settings: Settings, prefix: str) -> Standing:
         _require_fit(facts, compacted=name in outputs.compacted)
         ids[name] = facts.topic_id
     _require_one_partition(facts)
-    return Standing(ids, records.last_value(kafka, Lane(outputs.positions, 0)))
+    return Relayed(ids, records.last_value(kafka, Lane(outputs.positions, 0)))
 
 
 def _require_fit(facts: TopicFacts, *, compacted: bool) -> None:

@@ -71,8 +71,8 @@ class Placed(NamedTuple):
             raise ValueError(f"no relay wrote this: {error}") from None
 
 
-class Standing(NamedTuple):
-    """What Kafka has: the ids of the topics by name, and the last position that was kept."""
+class Relayed(NamedTuple):
+    """What Kafka has by now: the ids of the topics by name, and the last position that was kept."""
 
     ids: Mapping[str, str]
     last: bytes | None

@@ -21,7 +21,7 @@ from ledger.store.reads import history
 from ledger.store.reads.history import Wanted
 from ledger.store.tables import journal, processed_message
 from ledger.store.tables.journal import StoredEntry
-from producer.relay.outputs import Outputs, Placed, Record, Standing, of_event, of_outcome, of_stock
+from producer.relay.outputs import Outputs, Placed, Record, Relayed, of_event, of_outcome, of_stock
 from producer.relay.transactions import Transactions
 
 POLL_INTERVAL_S = 0.1
@@ -64,7 +64,7 @@ class Relay:
     def __init__(
         self,
         connect: Callable[[], Connection],
-        look: Callable[[], Standing],
+        look: Callable[[], Relayed],
         terms: RelayTerms,
         stop: Event,
         log: RelayLog,
