@@ -38,7 +38,7 @@ class Outputs(NamedTuple):
         return self.stock, self.positions
 
 
-class Record(NamedTuple):
+class OutgoingRecord(NamedTuple):
     """What goes to a topic."""
 
     topic: str
@@ -57,9 +57,9 @@ class Placed(NamedTuple):
     token: Token
     ids: Mapping[str, str]
 
-    def record(self, topic: str) -> Record:
+    def record(self, topic: str) -> OutgoingRecord:
         """As it is kept, in the same transaction as what was relayed."""
-        return Record(topic, POSITION_KEY, _json(self._asdict() | {"token": str(self.token)}))
+        return OutgoingRecord(topic, POSITION_KEY, _json(self._asdict() | {"token": str(self.token)}))
 
     @classmethod
     def read(cls, value: bytes) -> Self:
@@ -78,14 +78,14 @@ class Relayed(NamedTuple):
     last: bytes | None
 
 
-def of_event(topic: str, stored: StoredEvent, source: str, token: Token) -> Record:
+def of_event(topic: str, stored: StoredEvent, source: str, token: Token) -> OutgoingRecord:
     """An event; its key is its stream's name, so each stream is in order. Raises UnreadableEvent."""
     happened = events.event(stored)
     attributes = events.attributes(stored, happened, source) | {"token": str(token)}
-    return Record(topic, stored.stream.encode(), payload(happened), _headers(attributes))
+    return OutgoingRecord(topic, stored.stream.encode(), payload(happened), _headers(attributes))
 
 
-def of_outcome(topic: str, stored: StoredOutcome, source: str) -> Record:
+def of_outcome(topic: str, stored: StoredOutcome, source: str) -> OutgoingRecord:
     """A row of the register: what became of a command; its key is the command's id."""
     token = str(Token.at(stored.position, stored.hash))
     attributes = {
@@ -109,12 +109,12 @@ def of_outcome(topic: str, stored: StoredOutcome, source: str) -> Record:
         "fingerprint": stored.fingerprint.hex(),
     }
     headers = _headers(attributes | {"datacontenttype": JSON_TYPE})
-    return Record(topic, stored.key.id.encode(), _json(data), headers)
+    return OutgoingRecord(topic, stored.key.id.encode(), _json(data), headers)
 
 
-def of_stock(topic: str, level: StockLevel, token: str) -> Record:
+def of_stock(topic: str, level: StockLevel, token: str) -> OutgoingRecord:
     """The stock of an item as of the token; its key is the item's id."""
-    return Record(topic, level.goods_id.encode(), _json(level._asdict() | {"token": token}))
+    return OutgoingRecord(topic, level.goods_id.encode(), _json(level._asdict() | {"token": token}))
 
 
 def _headers(attributes: Mapping[str, Any]) -> tuple[tuple[str, bytes], ...]:

@@ -21,7 +21,7 @@ from ledger.store.reads import history
 from ledger.store.reads.history import Wanted
 from ledger.store.tables import journal, processed_message
 from ledger.store.tables.journal import StoredEntry
-from producer.relay.outputs import Outputs, Placed, Record, Relayed, of_event, of_outcome, of_stock
+from producer.relay.outputs import OutgoingRecord, Outputs, Placed, Relayed, of_event, of_outcome, of_stock
 from producer.relay.transactions import Transactions
 
 POLL_INTERVAL_S = 0.1
@@ -186,7 +186,7 @@ class Relay:
 
     def _records(
         self, conn: Connection, source: str, tokens: Mapping[int, Token], decided: int
-    ) -> Iterator[Record]:
+    ) -> Iterator[OutgoingRecord]:
         """All that these entries say: events and outcomes in journal order, and the stock that they moved.
 
         The stock is as of now, which may be later: a reader keeps what has the higher version.

@@ -11,7 +11,7 @@ from ledger import failpoints
 from ledger.errors import BrokerUnavailable, Defect, LedgerError, RelayTaken, TopicUnfit
 from producer import client
 from producer.faults import TOPIC_ERRORS, VERDICTS, Trouble, serve
-from producer.relay.outputs import Record
+from producer.relay.outputs import OutgoingRecord
 
 REQUEST_TIMEOUT_S = 3.0
 """How long one request to the coordinator is waited for at a time; then it is looked whether to end."""
@@ -56,7 +56,7 @@ class Transactions:
         except KafkaException as error:
             self._fail(error.args[0])
 
-    def send(self, records: Iterable[Record]) -> None:
+    def send(self, records: Iterable[OutgoingRecord]) -> None:
         """Hand these over, in this order."""
         for record in records:
             while True:
