@@ -42,11 +42,12 @@ def last_value(kafka: KafkaProperties, lane: Lane) -> bytes | None:
         raise OpenTransaction(
             f"an open transaction hides the end of {lane}", remedy="end the other producer that writes to it"
         )
-    begin, size, found = marks.end, LAST_READ, None
-    while found is None and begin > marks.first:
-        begin, size = max(marks.end - size, marks.first), size * LAST_READ_GROWTH
-        for message in messages(kafka, lane, begin, marks.end):
+    end, size, found = marks.end, LAST_READ, None
+    while found is None and end > marks.first:
+        begin = max(end - size, marks.first)
+        for message in messages(kafka, lane, begin, end):
             found = message.value()
+        end, size = begin, size * LAST_READ_GROWTH
     return found
 
 

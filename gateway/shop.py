@@ -1,7 +1,7 @@
 """`buy_goods`, the one call: it publishes a purchase, waits, and returns what became of it, for good."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -23,10 +23,10 @@ class _Counter:
     """What both kinds of shop share."""
 
     def __init__(
-        self, publisher: Callable[[], Publisher], topic: str, source: str, dsn: ConnectionSource
+        self, kafka: Mapping[str, Any], topic: str, source: str, dsn: ConnectionSource, **routing: Any
     ) -> None:
         self._source = require_key_part("source", source)
-        self._till = Till(publisher, topic, dsn)
+        self._till = Till(partial(Publisher, kafka, topic, **routing), topic, dsn)
 
     def close(self) -> None:
         self._till.close(CLOSE_WAIT_S)
@@ -76,11 +76,10 @@ class Shop:
         hot_by: str = "isolate",
         hot_partitions: int | None = None,
     ) -> None:
-        publisher = partial(
-            Publisher, kafka, topic, partition_by=partition_by, hot_goods=tuple(hot_goods),
+        self._counter = _Counter(
+            kafka, topic, source, dsn, partition_by=partition_by, hot_goods=tuple(hot_goods),
             hot_by=hot_by, hot_partitions=hot_partitions,
         )  # fmt: skip
-        self._counter = _Counter(publisher, topic, source, dsn)
 
     def __enter__(self) -> Self:
         return self
@@ -136,11 +135,10 @@ class AsyncShop:
         hot_by: str = "isolate",
         hot_partitions: int | None = None,
     ) -> None:
-        publisher = partial(
-            Publisher, kafka, topic, partition_by=partition_by, hot_goods=tuple(hot_goods),
+        self._counter = _Counter(
+            kafka, topic, source, dsn, partition_by=partition_by, hot_goods=tuple(hot_goods),
             hot_by=hot_by, hot_partitions=hot_partitions,
         )  # fmt: skip
-        self._counter = _Counter(publisher, topic, source, dsn)
 
     async def __aenter__(self) -> Self:
         return self

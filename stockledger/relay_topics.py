@@ -35,18 +35,18 @@ def make(settings: Settings, prefix: str, partitions: int) -> list[TopicFacts]:
 def look(settings: Settings, prefix: str) -> Relayed:
     """What is there. Raises TopicUnfit where a topic can't do what it is for, BrokerUnavailable."""
     outputs, kafka = Outputs.of(prefix), settings.kafka_properties()
-    ids = {}
+    found = {}
     for name in outputs:
         try:
-            facts = admin.inspect(kafka, name)
+            found[name] = admin.inspect(kafka, name)
         except TopicMissing as missing:
             raise TopicMissing(
                 missing.message,
                 remedy=command("migrate --partitions 12 --relay", prefix),
             ) from None
-        _require_fit(facts, compacted=name in outputs.compacted)
-        ids[name] = facts.topic_id
-    _require_one_partition(facts)
+        _require_fit(found[name], compacted=name in outputs.compacted)
+    _require_one_partition(found[outputs.positions])
+    ids = {name: facts.topic_id for name, facts in found.items()}
     return Relayed(ids, records.last_value(kafka, Lane(outputs.positions, 0)))
 
 

@@ -133,7 +133,7 @@ def attributes(stored: StoredEvent, happened: AnyEvent, source: str) -> dict[str
         "source": source,
         "type": f"{TYPE_PREFIX}{happened.TYPE}{TYPE_VERSION}",
         "subject": stored.stream,
-        "time": stored.recorded_at.isoformat().replace("+00:00", "Z"),
+        "time": attribute_time(stored.recorded_at),
         "datacontenttype": JSON_TYPE,
         "position": stored.position,
         "ordinal": stored.ordinal,
@@ -141,6 +141,11 @@ def attributes(stored: StoredEvent, happened: AnyEvent, source: str) -> dict[str
         "causationsource": stored.source,
         "causationid": stored.id,
     }
+
+
+def attribute_time(recorded_at: datetime) -> str:
+    """As CloudEvents have it: RFC 3339, in UTC."""
+    return recorded_at.isoformat().replace("+00:00", "Z")
 
 
 def _escaped(line: str) -> str:

@@ -94,7 +94,7 @@ def of_outcome(topic: str, stored: StoredOutcome, source: str) -> OutgoingRecord
         "source": f"{source}/outcomes",
         "type": DECIDED,
         "subject": stored.key.id,
-        "time": stored.recorded_at.isoformat().replace("+00:00", "Z"),
+        "time": events.attribute_time(stored.recorded_at),
         "position": stored.position,
         "token": token,
     }
