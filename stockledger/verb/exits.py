@@ -1,10 +1,14 @@
 """What a verb's end means to the shell: 0 ok, 1 some item failed, 2 usage, 3 dependency unreachable, 4 data
 problem, 130 interrupted; and the errors that only a command line can have."""
 
-from typing import Any
+import signal
+from typing import TYPE_CHECKING, Any
 
-from ledger.errors import BadSettings, LedgerError, Retry
+from ledger.errors import AGAIN, BadSettings, LedgerError, Retry
 from ledger.shell import command
+
+if TYPE_CHECKING:
+    from ledger.signals import Asked
 
 OK, SOME_FAILED, USAGE, UNREACHABLE, DATA, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -61,6 +65,13 @@ class Interrupted(LedgerError):
     """Ended by the person at the keyboard."""
 
     code = "SL-CLI-004"
+
+
+def interruption(stop: "Asked", *, has_goal: bool) -> Interrupted | None:
+    """Why a verb that goes on ended, if that was Ctrl-C, or any signal before its goal; else None."""
+    if stop.number == signal.SIGINT or (stop.is_set() and has_goal):
+        return Interrupted("interrupted", remedy=AGAIN)
+    return None
 
 
 def exit_code(error: LedgerError) -> int:

@@ -1,7 +1,6 @@
 """The stock cache of a host: `cache feed`, or `cache` alone, keeps it; `cache check`; `cache prune`."""
 
 import re
-import signal
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +11,7 @@ from typer.core import TyperGroup
 from ledger.errors import AGAIN, CacheDiffers, LedgerError
 from ledger.figures import counted
 from stockledger.verb.call import Answer, Call, flag, verb
-from stockledger.verb.exits import Interrupted, UsageError
+from stockledger.verb.exits import Interrupted, UsageError, interruption
 from stockledger.verb.options import HttpOption, LogFormat, percent, seconds
 
 if TYPE_CHECKING:
@@ -81,12 +80,10 @@ def feed(
     told = _Log(logger(log_format.value))
     settings = call.settings(http=http)
     dsn = settings.conninfo()
-    error: LedgerError | None = None
     with signals.asked() as stop, watched(settings, log_format.value) as board:
         listener = CacheMeter(told, board) if board else told
         keep(dsn, into, about, stop, listener, poll_s=poll, until_loaded=until_loaded)
-    if stop.number == signal.SIGINT or (stop.is_set() and until_loaded):
-        error = Interrupted("interrupted", remedy=AGAIN)
+    error = interruption(stop, has_goal=until_loaded)
     if told.position is not None:
         call.out.say(str(into), f"loaded as of position {told.position}")
     data = {"into": str(into), "position": told.position, "loads": told.loads}

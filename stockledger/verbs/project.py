@@ -1,16 +1,15 @@
 """`project`: keep projections current."""
 
-import signal
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ledger.errors import AGAIN, LedgerError
+from ledger.errors import LedgerError
 from ledger.figures import counted
 from stockledger.verb.call import Answer, Call, flag, verb
-from stockledger.verb.exits import Interrupted, UsageError
+from stockledger.verb.exits import UsageError, interruption
 from stockledger.verb.options import HttpOption, LogFormat
 
 if TYPE_CHECKING:
@@ -65,8 +64,7 @@ def project(
             signals.in_time(projector.run, stop)
         except LedgerError as fault:
             error = fault
-    if not error and (stop.number == signal.SIGINT or (stop.is_set() and until_caught_up)):
-        error = Interrupted("interrupted", remedy=AGAIN)
+    error = error or interruption(stop, has_goal=until_caught_up)
     for projection in projections:
         call.out.say(projection.name, f"{counted(log.events[projection.name], 'event')} applied")
     data = {"applied": {projection.name: log.events[projection.name] for projection in projections}}

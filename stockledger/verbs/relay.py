@@ -1,15 +1,14 @@
 """`relay`: the journal to Kafka."""
 
-import signal
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ledger.errors import AGAIN, LedgerError
+from ledger.errors import LedgerError
 from ledger.figures import counted
 from stockledger.verb.call import Answer, Call, flag, verb
-from stockledger.verb.exits import Interrupted, UsageError
+from stockledger.verb.exits import UsageError, interruption
 from stockledger.verb.options import LogFormat
 
 if TYPE_CHECKING:
@@ -63,8 +62,7 @@ def relay(
             signals.in_time(work.run, stop)
         except LedgerError as fault:
             error = fault
-    if not error and (stop.number == signal.SIGINT or (stop.is_set() and until_caught_up)):
-        error = Interrupted("interrupted", remedy=AGAIN)
+    error = error or interruption(stop, has_goal=until_caught_up)
     call.out.say(f"{counted(log.events, 'event')} and {counted(log.outcomes, 'outcome')} relayed")
     data = {"to": prefix, "events": log.events, "outcomes": log.outcomes, "token": log.token}
     return Answer(data, next="stockledger status", error=error)

@@ -1,16 +1,15 @@
 """`serve`: the HTTP door."""
 
 import ipaddress
-import signal
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ledger.errors import AGAIN, BadSettings
+from ledger.errors import BadSettings
 from stockledger.verb.call import Answer, Call, verb
-from stockledger.verb.exits import Interrupted, UsageError
+from stockledger.verb.exits import UsageError, interruption
 from stockledger.verb.options import LogFormat, TokensFile, gateway_needed, per_second, seconds
 
 if TYPE_CHECKING:
@@ -94,9 +93,8 @@ def serve(
             signals.in_time(work, stop)
         finally:
             made.close(CLOSE_WAIT_S)
-    error = Interrupted("interrupted", remedy=AGAIN) if stop.number == signal.SIGINT else None
     call.out.say("served", log.address)
-    return Answer({"address": log.address}, error=error)
+    return Answer({"address": log.address}, error=interruption(stop, has_goal=False))
 
 
 def _callers(settings: "Settings", host: str, log: "_Log") -> "Callers":
