@@ -13,7 +13,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from ledger.domain.outcome import Outcome
 from tests.support.environment import inherited
 from tests.support.proxy import Proxy
-from tests.support.publish import buys, shop
+from tests.support.publish import buys
 from tests.support.watching import Watcher
 from tests.support.workers import STOP_BUDGET_S, Process, wait_for
 
@@ -26,16 +26,6 @@ SHOP = 3
 @pytest.fixture
 def group(new_group):
     return new_group(partitions=2)
-
-
-@pytest.fixture
-def sender(group, publisher):
-    """A producer of the group's topic; the shop is set up already."""
-    sender = publisher(group)
-    sender.send(*shop(stock=10_000), partition=0)
-    sender.flush()
-    group.catch_up()
-    return sender
 
 
 @pytest.fixture
