@@ -32,6 +32,8 @@ class Goal:
         self._silent: Mapping[Lane, LedgerError] | None = None
         """Lanes whose end isn't known yet; None: nobody has asked."""
         self._rows: dict[Lane, lane.LaneRow] = {}
+        self._held: set[Lane] = set()
+        """Lanes that were ours at any time."""
         self._moved = time.monotonic()
         self._look_due = self._aim_due = 0.0
 
@@ -58,11 +60,14 @@ class Goal:
 
     @property
     def stalled_s(self) -> float:
-        """How long no lane has come any further."""
+        """How long no lane has come any further, and none was given to us for the first time."""
         return time.monotonic() - self._moved
 
     def look(self, conn: Connection, lanes: Mapping[Lane, LaneQueue[Any]]) -> bool:
         """Whether it is reached. The rows are read when our own `lanes` are there, else now and then."""
+        if lanes.keys() - self._held:  # the group took its time: ours begins now
+            self._held |= lanes.keys()
+            self._moved = time.monotonic()
         ours_left = any(
             queue.next_offset < self._ends.get(own, 0) or not queue.proven for own, queue in lanes.items()
         )

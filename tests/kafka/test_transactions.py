@@ -93,10 +93,11 @@ def test_an_open_transaction_holds_its_lane_and_is_read_once_it_commits(group, s
 
 def test_a_run_with_a_goal_names_the_open_transaction(group, sender, open_transaction, monkeypatch):
     """Acknowledged commands are left over: never "ok", and the remedy has the transaction's first offset."""
-    monkeypatch.setattr("consumer.worker.PATIENCE_S", 3)
-    monkeypatch.setattr("consumer.worker.SAY_AFTER_S", 1)
-    with pytest.raises(OpenTransaction, match=r"21 records of .* began at offset 4, open for") as caught:
-        group.catch_up()
+    with monkeypatch.context() as hurried:
+        hurried.setattr("consumer.worker.PATIENCE_S", 3)
+        hurried.setattr("consumer.worker.SAY_AFTER_S", 1)
+        with pytest.raises(OpenTransaction, match=r"21 records of .* began at offset 4, open for") as caught:
+            group.catch_up()
     assert f"abort --topic {group.topic} --partition 0 --start-offset 4" in caught.value.remedy
     assert group.next_offsets() == {0: 4, 1: 1}
     sender.producer.abort_transaction()

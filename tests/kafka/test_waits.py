@@ -55,11 +55,12 @@ def test_a_table_that_a_person_holds_locked_is_waited_for(group, sender, table):
 
 def test_a_locked_table_ends_a_run_that_somebody_waits_for_by_name(group, sender, monkeypatch):
     """Exit 3 with who holds it, not "lost 12 races in a row"."""
-    monkeypatch.setattr("consumer.worker.PATIENCE_S", 4)
-    monkeypatch.setattr("consumer.processor.LOCKED_MAX_S", 4)
     load(sender, "p")
-    with locked(group) as pid, pytest.raises(Held, match=f"ledger.event is locked by the session {pid} of"):
-        group.catch_up()
+    with monkeypatch.context() as hurried, locked(group) as pid:
+        hurried.setattr("consumer.worker.PATIENCE_S", 4)
+        hurried.setattr("consumer.processor.LOCKED_MAX_S", 4)
+        with pytest.raises(Held, match=f"ledger.event is locked by the session {pid} of"):
+            group.catch_up()
     group.catch_up()
     group.prove(sender, tally={"applied": 63})
 
@@ -163,16 +164,17 @@ def test_a_commit_that_waits_for_a_lost_standby_is_said_and_ends_in_time(lonely)
 
 def test_a_run_with_a_goal_gives_up_on_a_lost_standby(lonely, monkeypatch):
     """Exit 3, named; nothing is lost, and the next run goes on."""
-    monkeypatch.setattr("consumer.worker.PATIENCE_S", 6)
-    monkeypatch.setattr("ledger.store.connection.database.SILENCE_MARGIN_S", -26)
     sender = Publisher(lonely.kafka, lonely.topic)
     sender.send(*shop(stock=10_000), partition=0)
     sender.flush()
     lonely.catch_up()
     lonely.standby(gone=True)
     load(sender, "p")
-    with pytest.raises(Held, match="synchronous_standby_names is lost"):
-        lonely.catch_up()
+    with monkeypatch.context() as hurried:
+        hurried.setattr("consumer.worker.PATIENCE_S", 6)
+        hurried.setattr("ledger.store.connection.database.SILENCE_MARGIN_S", -26)
+        with pytest.raises(Held, match="synchronous_standby_names is lost"):
+            lonely.catch_up()
     lonely.standby(gone=False)
     lonely.catch_up()
     lonely.prove(sender, tally={"applied": 63})
