@@ -96,6 +96,7 @@ HTTP_IN_HAND = Family("stockledger_http_in_hand_requests", "Requests that aren't
 HTTP_WAITING = Family("stockledger_http_waiting_requests", "Those of them that wait for an answer.")
 HTTP_STREAMS = Family("stockledger_http_streams", "Streams of events that are open.")
 
+READY = Family("stockledger_ready", "1 while `/readyz` says 200, else 0.")
 BUILD = Family(
     "stockledger_build_info",
     "1; the version of stockledger and of Python.",
@@ -103,10 +104,10 @@ BUILD = Family(
     greatest=True,
 )
 
-RUN = (COMMANDS, APPLY, STEP, END_TO_END, LAG, QUEUED, REBALANCES, RETRIES, WAITED, DEAD_LETTERS)
+RUN = (COMMANDS, APPLY, STEP, END_TO_END, LAG, QUEUED, REBALANCES, RETRIES, WAITED, DEAD_LETTERS, READY)
 SUPERVISOR = (WORKERS, RESTARTS)
-PROJECT = (POSITION, LAG_ENTRIES, LAG_SECONDS, PROJECTED, PROJECTED_AT, WAITED)
-CACHE = (CACHE_AGE, CACHE_POSITION, CACHE_LOADS, CACHE_RESETS, WAITED)
+PROJECT = (POSITION, LAG_ENTRIES, LAG_SECONDS, PROJECTED, PROJECTED_AT, WAITED, READY)
+CACHE = (CACHE_AGE, CACHE_POSITION, CACHE_LOADS, CACHE_RESETS, WAITED, READY)
 SERVE = (HTTP, HTTP_IN_HAND, HTTP_WAITING, HTTP_STREAMS, CACHE_AGE, CACHE_POSITION, CACHE_LOADS, CACHE_RESETS)
 VERBS: dict[str, tuple[Family, ...]] = {
     "run": RUN,

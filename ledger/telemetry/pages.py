@@ -2,6 +2,7 @@
 
 import json
 
+from ledger.telemetry import names
 from ledger.telemetry.board import Board
 from ledger.telemetry.exposition import written
 from ledger.telemetry.server import Pages, WatchPage
@@ -14,7 +15,9 @@ def pages(board: Board, version: str) -> Pages:
 
     def page(path: str, accept: str) -> WatchPage:
         if path == "/metrics":
-            text, media_type = written(board.sum(), version, accept)
+            numbers = board.sum()
+            numbers.put(names.READY, not board.trouble())
+            text, media_type = written(numbers, version, accept)
             return WatchPage(200, media_type, text)
         if path == "/livez":
             stuck_s = board.stuck_s()

@@ -168,6 +168,12 @@ def test_dead_letters(reader, stockledger, sender):
     assert [letter["status"] for letter in letters] == ["redriven", "redriven", "discarded"]
 
 
+def test_alerts(reader, stockledger, applied):
+    """What the alerts have one look at, while all is well."""
+    HowTo(reader, page("alerts.md")).rest()
+    reader.interrupts()
+
+
 @pytest.mark.real_kafka
 def test_at_night(reader, stockledger, applied, sender, services):
     """Looked at while all is well, a lane whose records are gone accepted, and the workers started again."""

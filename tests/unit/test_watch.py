@@ -24,7 +24,7 @@ from tools.reference import DOCS
 
 UNITS = (
     *("_total", "_seconds", "_info", "_records", "_requests", "_streams", "_letters", "_workers", "_entries"),
-    *("_position", "_lag"),
+    *("_position", "_lag", "_ready"),
 )
 LABELS = {
     *("outcome", "step", "kind", "code", "status", "consumergroup", "topic", "partition", "projection"),
@@ -185,11 +185,13 @@ def test_the_pages(server, board):
     """200 or 503 with the cause; HEAD has no body; any other path is 404."""
     assert asks(server, "/livez") == (200, b'{"live":true}\n')
     assert asks(server, "/readyz")[0] == 503
+    assert b"stockledger_ready 0.0" in asks(server, "/metrics")[1]
     board.hear(0, said(3))
     assert asks(server, "/readyz?verbose") == (200, b'{"ready":true}\n')
     status, text = asks(server, "/metrics")
     assert status == 200
     assert b'stockledger_commands_total{outcome="applied"} 3.0' in text
+    assert b"stockledger_ready 1.0" in text
     assert b'version="1.2.3"' in text
     assert asks(server, "/metrics", "HEAD") == (200, b"")
     for path in ("/", "/metrics/", "/../etc/passwd", "/%2e"):
