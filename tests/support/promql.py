@@ -12,13 +12,13 @@ from ledger.telemetry import names
 
 OF_PROMETHEUS = {"job", "instance"}
 """Labels that it adds itself."""
-NAME = re.compile(r"\b(?:up|(?:stockledger|kafka_consumergroup)_[a-z_]+)\b")
+NAME = re.compile(r"\b(?:up|ALERTS|(?:stockledger|kafka_consumergroup)_[a-z_]+)\b")
 WORDS = re.compile(r'"[^"]*"|\'[^\']*\'')
 
 
 def series() -> dict[str, set[str]]:
     """Each series' name as it is stored, with its labels; a histogram is three."""
-    found: dict[str, set[str]] = {"up": set()}
+    found: dict[str, set[str]] = {"up": set(), "ALERTS": {"alertname", "alertstate", "severity"}}
     for family in names.FAMILIES.values():
         labels = set(family.labels)
         if family.buckets:
