@@ -16,6 +16,7 @@ from stockledger.verb.exits import DATA, OK, USAGE, OutputFailed, UsageError
 from stockledger.verb.output import Output
 from stockledger.verb.streams import drop
 from stockledger.verbs import (
+    asyncapi,
     cache,
     config,
     demo,
@@ -61,6 +62,7 @@ for panel, command in (
     (START, migrate.migrate),
     (START, doctor.doctor),
     (START, config.config),
+    (START, asyncapi.asyncapi),
     (MOVE, publish.publish),
     (MOVE, run.run),
     (MOVE, project.project),

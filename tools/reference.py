@@ -41,6 +41,7 @@ def made() -> dict[Path, str]:
     for file, name, make in PARTS:
         texts[file] = replaced(texts[file], name, make())
     texts[DOCS / "openapi.json"] = openapi()
+    texts |= {DOCS / name: text for name, text in contract().items()}
     ledger = ROOT / "ledger/__init__.py"
     texts[ledger] = with_floors(ledger.read_text(encoding="utf-8"))
     return texts
@@ -75,6 +76,19 @@ def openapi() -> str:
 
     made = application(Door(None, None, 1, None), version()).openapi()  # type: ignore[arg-type]
     return json.dumps(made, indent=1, ensure_ascii=False) + "\n"
+
+
+# The topics
+
+
+def contract() -> dict[str, str]:
+    """The AsyncAPI document and the schemas, as `stockledger asyncapi --into docs` writes them by default."""
+    from stockledger import version
+    from stockledger.contract.document import document, files
+    from stockledger.settings import Settings
+
+    topic, group = (Settings.model_fields[name].default for name in ("topic", "group"))
+    return files(document(topic, topic, group, version()))
 
 
 # The command line

@@ -21,7 +21,7 @@ PAGES, SITE = ROOT / "build/pages", ROOT / "build/site"
 BEGIN = [*sorted(DOCS.glob("*.md")), *sorted((DOCS / "how-to").glob("*.md")), ROOT / "README.md"]
 """The pages that are there for themselves; what they link to comes with them."""
 IMAGES = {".svg", ".png", ".jpg", ".gif"}
-CODE = re.compile(r"(^(?:```|~~~).*?^(?:```|~~~)[ \t]*$|`[^`\n]*`)", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"(^(?:```|~~~).*?^(?:```|~~~)[`~]*[ \t]*$|`[^`\n]*`)", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(\]\(\s*<?)([^)\s>#]+)((?:#[^)\s>]*)?>?[^)]*\))")
 DEFINITION = re.compile(r"(^[ \t]*\[[^\]]+\]:[ \t]*<?)([^\s>#]+)(.*$)", re.MULTILINE)
 ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]*:|//", re.IGNORECASE)

@@ -9,6 +9,7 @@ import unicodedata
 from typing import Annotated, ClassVar, NamedTuple, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.config import JsonDict
 
 QUANTITY_MAX = 1_000_000_000
 PRICE_MINOR_MAX = 10**12
@@ -56,12 +57,30 @@ def _not_zero(value: int) -> int:
     return value
 
 
-BusinessId = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_business_id)]
+# What validators hold, as far as JSON Schema can say it in every language: no more than they refuse.
+_NEVER_IN_ID = r"\x00-\x1f\x7f-\xa0\xad"
+_BUSINESS_ID_SAID: JsonDict = {"pattern": rf"^[^ {_NEVER_IN_ID}]([^{_NEVER_IN_ID}]*[^ {_NEVER_IN_ID}])?$"}
+_KEY_PART_SAID: JsonDict = {"pattern": rf"^[!-~]{{1,{KEY_PART_MAX}}}$"}
+_TEXT_SAID: JsonDict = {"pattern": r"^[^\x00]*$"}
+_DELTA_SAID: JsonDict = {"not": {"const": 0}}
+
+BusinessId = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=64),
+    AfterValidator(_business_id),
+    Field(json_schema_extra=_BUSINESS_ID_SAID),
+]
 """A user's or goods' id: 1 to 64 printable characters in NFC, compared byte for byte."""
-KeyPart = Annotated[str, AfterValidator(_key_part)]
-Text = Annotated[str, StringConstraints(max_length=200), AfterValidator(_no_nul)]
+KeyPart = Annotated[str, AfterValidator(_key_part), Field(json_schema_extra=_KEY_PART_SAID)]
+Text = Annotated[
+    str, StringConstraints(max_length=200), AfterValidator(_no_nul), Field(json_schema_extra=_TEXT_SAID)
+]
 Quantity = Annotated[int, Field(ge=1, le=QUANTITY_MAX)]
-Delta = Annotated[int, Field(ge=-QUANTITY_MAX, le=QUANTITY_MAX), AfterValidator(_not_zero)]
+Delta = Annotated[
+    int,
+    Field(ge=-QUANTITY_MAX, le=QUANTITY_MAX, json_schema_extra=_DELTA_SAID),
+    AfterValidator(_not_zero),
+]
 PriceMinor = Annotated[int, Field(ge=0, le=PRICE_MINOR_MAX)]
 
 

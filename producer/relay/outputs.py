@@ -5,11 +5,16 @@ Events and outcomes are CloudEvents 1.0 in Kafka's binary mode: attributes in he
 
 import json
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self
+
+from msgspec import Meta, Struct
+from msgspec.json import encode
 
 from ledger.domain.envelope import JSON_TYPE, SPEC_VERSION, TYPE_PREFIX, TYPE_VERSION
 from ledger.domain.events import payload
-from ledger.domain.token import Token
+from ledger.domain.goods import STOCK_MAX
+from ledger.domain.outcome import Outcome, Reason
+from ledger.domain.token import TEXT, Token
 from ledger.history import events
 from ledger.store.reads.history import StoredEvent
 from ledger.store.tables.processed_message import StoredOutcome
@@ -17,6 +22,36 @@ from ledger.store.tables.stock import StockLevel
 
 DECIDED = f"{TYPE_PREFIX}CommandDecided{TYPE_VERSION}"
 POSITION_KEY = b"relay"
+_Token = Annotated[str, Meta(pattern=f"^{TEXT.pattern}$")]
+_Count = Annotated[int, Meta(ge=0)]
+_Number = Annotated[int, Meta(ge=1)]
+
+
+class CommandDecided(Struct, frozen=True):
+    """What became of a command: the value of a record of outcomes."""
+
+    source: str
+    id: str
+    outcome: Annotated[str, Meta(extra_json_schema={"enum": [Outcome.APPLIED, Outcome.REJECTED]})]
+    reason: Annotated[
+        str | None,
+        Meta(description="Why it was rejected, else null; more may come.", examples=[*Reason]),
+    ]
+    topic: str
+    partition: _Count
+    offset: _Count
+    position: _Number
+    token: _Token
+    fingerprint: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+
+
+class RelayedStock(Struct, frozen=True):
+    """The stock of an item as of the token: the value of a record of stock."""
+
+    goods_id: str
+    on_hand: Annotated[int, Meta(ge=0, le=STOCK_MAX)]
+    version: _Number
+    token: _Token
 
 
 class Outputs(NamedTuple):
@@ -98,23 +133,17 @@ def of_outcome(topic: str, stored: StoredOutcome, source: str) -> OutgoingRecord
         "position": stored.position,
         "token": token,
     }
-    data = {
-        **stored.key._asdict(),
-        "outcome": stored.outcome,
-        "reason": stored.reason,
-        **stored.lane._asdict(),
-        "offset": stored.offset,
-        "position": stored.position,
-        "token": token,
-        "fingerprint": stored.fingerprint.hex(),
-    }
+    data = CommandDecided(
+        *stored.key, stored.outcome, stored.reason, *stored.lane, stored.offset, stored.position, token,
+        stored.fingerprint.hex(),
+    )  # fmt: skip
     headers = _headers(attributes | {"datacontenttype": JSON_TYPE})
-    return OutgoingRecord(topic, stored.key.id.encode(), _json(data), headers)
+    return OutgoingRecord(topic, stored.key.id.encode(), encode(data), headers)
 
 
 def of_stock(topic: str, level: StockLevel, token: str) -> OutgoingRecord:
     """The stock of an item as of the token; its key is the item's id."""
-    return OutgoingRecord(topic, level.goods_id.encode(), _json(level._asdict() | {"token": token}))
+    return OutgoingRecord(topic, level.goods_id.encode(), encode(RelayedStock(*level, token)))
 
 
 def _headers(attributes: Mapping[str, Any]) -> tuple[tuple[str, bytes], ...]:

@@ -22,8 +22,9 @@ VERBS = [
     ["gap", "accept"], ["why"], ["hot"], ["replay"], ["project"], ["rebuild"],
     ["cache", "feed"], ["cache", "check"], ["cache", "prune"],
     ["serve"], ["relay"], ["token", "add"], ["token", "list"], ["token", "revoke"],
+    ["asyncapi"],
 ]  # fmt: skip
-OFFLINE = [["demo"], ["token", "add"], ["token", "list"], ["token", "revoke"]]
+OFFLINE = [["asyncapi"], ["demo"], ["token", "add"], ["token", "list"], ["token", "revoke"]]
 
 
 class Result(NamedTuple):
@@ -168,6 +169,7 @@ def test_help_needs_nothing_heavy():
         (["gap", "accept", "x"], "PARTITION"),
         (["status", "--watch", "--json"], "--watch"),
         (["config", "-X", "acks"], "name=value"),
+        (["asyncapi", "--topic", "a", "--topic", "b", "--into", "/dev/null"], "one of them"),
         (["token", "list"], "no tokens file"),
         (["token", "add", "a", "--source", "b", "--rights", "fly", "--tokens", "c"], "no right fly"),
         (["serve", "--source", "a", "--host", "0.0.0.0"], "this machine alone"),
