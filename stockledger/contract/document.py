@@ -20,6 +20,13 @@ ABOUT = (
     "Commands that the ledger applies, and what its relay publishes. In binary mode a header is the text of "
     "a CloudEvent's attribute, with ce_ before its name."
 )
+SERVERS: JsonObject = {
+    "kafka": {
+        "host": "{bootstrap}",
+        "protocol": "kafka",
+        "variables": {"bootstrap": {"default": "localhost:9092"}},
+    }
+}
 COMMITTED = "Ask for committed records (isolation.level=read_committed)."
 INTERNAL = "How far the relay has come. Internal: nobody else reads it or writes to it."
 COMMAND_KEY: JsonObject = {
@@ -43,18 +50,12 @@ def document(topic: str, prefix: str, group: str, version: str) -> JsonObject:
     """The contract of this command topic, and of the relay's topics that are named after the prefix."""
     outputs = Outputs.of(prefix)
     commands = Channel("commands", topic, KEPT, COMMAND_KEY, "What is to be done: one command a record.")
-    relayed = _relayed(outputs)
-    messages = {commands.name: _commands(topic, outputs)} | {
-        channel.name: {
-            name: _message(name, records, schemas.of_relayed_headers(records[0].headers), channel.key)
-            for name, records in _records(topic, outputs, channel.topic).items()
-        }
-        for channel in relayed
-    }
-    group_id = {"groupId": {"type": "string", "const": group}}
-    receives = _operation("receive", commands.name) | {"bindings": _kafka(group_id)}
-    sends = {f"send{each.name.capitalize()}": _operation("send", each.name) for each in relayed}
     positions = Channel("positions", outputs.positions, COMPACTED, {}, INTERNAL)
+    relayed = _relayed(outputs)
+    messages = {commands.name: _commands(_records(topic, outputs, topic)), positions.name: {}} | {
+        channel.name: _outgoing(channel, _records(topic, outputs, channel.topic)) for channel in relayed
+    }
+    channels = (commands, *relayed, positions)
     return {
         "asyncapi": SPECIFICATION,
         "info": {
@@ -64,18 +65,9 @@ def document(topic: str, prefix: str, group: str, version: str) -> JsonObject:
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": JSON_TYPE,
-        "servers": {
-            "kafka": {
-                "host": "{bootstrap}",
-                "protocol": "kafka",
-                "variables": {"bootstrap": {"default": "localhost:9092"}},
-            }
-        },
-        "channels": {
-            channel.name: _channel(channel, messages.get(channel.name, {}))
-            for channel in (commands, *relayed, positions)
-        },
-        "operations": {"receiveCommands": receives, **sends},
+        "servers": SERVERS,
+        "channels": {channel.name: _channel(channel, messages[channel.name]) for channel in channels},
+        "operations": _operations(group, relayed),
         "components": {
             "messages": {name: each for found in messages.values() for name, each in found.items()},
             "schemas": schemas.of_values() | {STRUCTURED: schemas.of_structured(PLACE)},
@@ -122,6 +114,13 @@ def _channel(channel: Channel, messages: Mapping[str, JsonObject]) -> JsonObject
     }
 
 
+def _operations(group: str, relayed: list[Channel]) -> JsonObject:
+    """What this program does with the records: it receives commands, and sends the others."""
+    by_group = {"bindings": _kafka({"groupId": {"type": "string", "const": group}})}
+    sends = {f"send{each.name.capitalize()}": _operation("send", each.name) for each in relayed}
+    return {"receiveCommands": _operation("receive", "commands") | by_group, **sends}
+
+
 def _operation(action: str, channel: str) -> JsonObject:
     return {"action": action, "channel": {"$ref": f"#/channels/{channel}"}}
 
@@ -139,13 +138,19 @@ def _records(topic: str, outputs: Outputs, of: str) -> dict[str, list[OutgoingRe
     return found
 
 
-def _commands(topic: str, outputs: Outputs) -> dict[str, JsonObject]:
-    records = _records(topic, outputs, topic)
+def _commands(shown: Mapping[str, list[OutgoingRecord]]) -> dict[str, JsonObject]:
     found = {
-        name: _message(name, sent, schemas.of_command_headers(name), COMMAND_KEY)
-        for name, sent in records.items()
+        name: _message(name, records, schemas.of_command_headers(name), COMMAND_KEY)
+        for name, records in shown.items()
     }
-    return found | {STRUCTURED: _structured(records["PurchaseGoods"][0])}
+    return found | {STRUCTURED: _structured(shown["PurchaseGoods"][0])}
+
+
+def _outgoing(channel: Channel, shown: Mapping[str, list[OutgoingRecord]]) -> dict[str, JsonObject]:
+    return {
+        name: _message(name, records, schemas.of_relayed_headers(records[0].headers), channel.key)
+        for name, records in shown.items()
+    }
 
 
 def _message(name: str, records: list[OutgoingRecord], headers: JsonObject, key: JsonObject) -> JsonObject:

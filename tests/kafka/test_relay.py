@@ -14,6 +14,7 @@ from ledger import failpoints
 from producer.relay.outputs import Outputs
 from stockledger.relay_topics import make
 from stockledger.settings import load
+from tests.support import contract
 from tests.support.environment import inherited
 from tests.support.publish import buys, says, shop
 from tests.support.workers import Process, wait_for
@@ -106,7 +107,7 @@ class Relayed:
         return [record for lane in self.read(topic).values() for record in lane]
 
     def proves(self):
-        """Each event and each outcome is there once, in order, and the stock is the ledger's."""
+        """Each event and each outcome is there once, in order, as the contract has it; so is the stock."""
         self.proves_events()
         self.proves_outcomes()
         levels = {record.key().decode(): json.loads(record.value()) for record in self.latest_stock()}
@@ -128,6 +129,7 @@ class Relayed:
             for before, after in pairwise(map(place, lane)):
                 assert before < after
             for each in lane:
+                contract.judge_record(each)
                 said = headers(each)
                 position, _, stream, version, type_, payload, source, id_ = expected[said["ce_id"]]
                 assert each.key().decode() == stream == said["ce_subject"]
@@ -141,6 +143,8 @@ class Relayed:
     def proves_outcomes(self):
         rows = self.group.ask("SELECT source, id, outcome, reason, position FROM ledger.outcomes")
         lanes = self.read(self.outputs.outcomes)
+        for each in (each for lane in lanes.values() for each in lane):
+            contract.judge_record(each)
         told = [json.loads(each.value()) for lane in lanes.values() for each in lane]
         names = ("source", "id", "outcome", "reason", "position")
         assert Counter(tuple(each[name] for name in names) for each in told) == Counter(map(tuple, rows))
@@ -154,6 +158,7 @@ class Relayed:
         latest: dict[bytes, Any] = {}
         for lane in self.read(self.outputs.stock).values():
             for each in lane:
+                contract.judge_record(each, "RelayedStock")
                 before = latest.get(each.key())
                 if before is not None:
                     assert json.loads(before.value())["version"] <= json.loads(each.value())["version"]

@@ -37,10 +37,16 @@ def is_unsayable(text: str) -> bool:
 
 
 def judge_record(record: Any, name: str = "") -> None:
-    """A record that was read from a topic has the headers and the value that the document says."""
+    """A record that was read from a topic has the headers, the key and the value that the document says."""
     headers = {header: value.decode() for header, value in record.headers() or []}
-    type_ = headers.get("ce_type", name)
-    message = next(each for each in document()["components"]["messages"].values() if each["name"] == type_)
-    Draft7Validator(message["headers"] | {"additionalProperties": False}).validate(headers)
-    Draft7Validator(message["bindings"]["kafka"]["key"]).validate(record.key().decode())
-    validator(type_).validate(json.loads(record.value()))
+    of_headers, of_key, of_value = _validators(headers.get("ce_type", name))
+    of_headers.validate(headers)
+    of_key.validate(record.key().decode())
+    of_value.validate(json.loads(record.value()))
+
+
+@cache
+def _validators(name: str) -> tuple[Draft7Validator, ...]:
+    [message] = [each for each in document()["components"]["messages"].values() if each["name"] == name]
+    headers = message["headers"] | {"additionalProperties": False}
+    return Draft7Validator(headers), Draft7Validator(message["bindings"]["kafka"]["key"]), validator(name)
