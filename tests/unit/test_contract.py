@@ -24,6 +24,7 @@ from ledger.domain.upcast import load
 from stockledger import cli
 from tests.support import contract
 from tests.support.pages import Reader
+from tests.support.shapes import undocumented
 from tests.unit.strategies import commands, quick
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -219,6 +220,7 @@ def test_what_is_printed_is_what_is_committed(stockledger, tmp_path):
     """`asyncapi` prints the document of this folder; with --into it writes all files of it."""
     assert stockledger("asyncapi") == (0, (contract.DOCS / "asyncapi.json").read_text("utf-8"), "")
     code, out, _ = stockledger("asyncapi", "--into", tmp_path / "new", "--json")
+    assert undocumented(["asyncapi"], json.loads(out)) == []
     written = json.loads(out)["files"]
     assert (code, len(written)) == (0, len(MESSAGES))
     for name in written:
