@@ -110,6 +110,7 @@ def test_a_worker_whose_database_is_away_is_live_and_not_ready(group, sender, cu
     told = watcher.get("/readyz")
     assert (told.status, told.body["ready"]) == (503, False)
     assert "SL-DB-001" in told.body["detail"]
+    watcher.shows("stockledger_ready", 0)
     assert watcher.live
     assert watcher.value("stockledger_waits_total", code="SL-DB-001") >= 1
     proxy.accept()
