@@ -64,20 +64,25 @@ def serve(
     guard = Guard(
         application(door, version), Hosts([terms.host, *terms.hosts]), callers, terms.per_s, log, door.meter
     )
-    listening = _listening(terms)
+    listening = listen(terms)
     with listening:
         asyncio.run(_serve(guard, door, terms, listening, stop, log))
 
 
-def _listening(terms: ServerTerms) -> socket.socket:
+def listen(terms: ServerTerms) -> socket.socket:
+    """A socket that listens there. Raises BadSettings where that can't be."""
     family = socket.AF_INET6 if ":" in terms.host else socket.AF_INET
     try:
-        return socket.create_server((terms.host, terms.port), family=family, backlog=BACKLOG)
+        made = socket.create_server((terms.host, terms.port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise BadSettings(
             f"can't listen on {terms.host} port {terms.port}: {error.strerror}",
             remedy="choose another address with --host and --port",
         ) from None
+    # Each connection has it from here: asyncio sets it only on sockets made with a protocol's number.
+    # Without it an answer's body waits until the client acknowledges its head, which takes it 40 ms.
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return made
 
 
 async def _serve(
