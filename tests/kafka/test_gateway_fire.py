@@ -60,6 +60,10 @@ class Shelter:
                 self._services.postgres.kill()
                 self._services.postgres.start()
 
+    def said(self):
+        """The last that gateways and worker have said, for who looks why it failed."""
+        return [*(door.said[-5:] for door in self.doors), self._worker.logged[-10:]]
+
     def close(self):
         for door in self.doors:
             door.__exit__()
@@ -95,11 +99,16 @@ def test_each_key_has_one_outcome_whatever_is_killed(new_group, publisher, servi
         buyers = Buyers(shelter.addresses, orders, seed)
         with ThreadPoolExecutor(1) as pool:
             buying = pool.submit(buyers.buy, CLIENTS)
-            for number in range(STRIKES):
-                progress = PURCHASES * (number + 1) // (STRIKES + 1)
-                wait_for(f"{progress} answers", partial(has, buyers, progress, buying), LONG_S)
-                shelter.strike(number)
-            buying.result(LONG_S)
+            try:
+                for number in range(STRIKES):
+                    progress = PURCHASES * (number + 1) // (STRIKES + 1)
+                    wait_for(f"{progress} answers", partial(has, buyers, progress, buying), LONG_S)
+                    shelter.strike(number)
+                buying.result(LONG_S)
+            except BaseException:
+                buyers.give_up()
+                print(f"clients were told: {dict(buyers.told)}; {shelter.said()}")
+                raise
         print(f"{PURCHASES} purchases, {STRIKES} kills; clients were told: {dict(buyers.told)}")
         again = Client(wait_for("a gateway", shelter.doors[0].ready))
         for key in [*orders][:: max(1, PURCHASES // 300)]:

@@ -26,9 +26,14 @@ class Buyers:
         self._choose = random.Random(seed)
         self.answered: dict[str, Any] = {}
         self.told: Counter[str] = Counter()
+        self._given_up = False
+
+    def give_up(self) -> None:
+        """End without the answers that are left."""
+        self._given_up = True
 
     def buy(self, clients: int) -> None:
-        """Until each key is answered with an outcome."""
+        """Until each key is answered with an outcome, or they give up."""
         asyncio.run(self._buy(clients))
 
     async def _buy(self, clients: int) -> None:
@@ -36,7 +41,7 @@ class Buyers:
 
     async def _client(self) -> None:
         for key, body in self._left:
-            while key not in self.answered:
+            while key not in self.answered and not self._given_up:
                 await self._asks(key, body)
 
     async def _asks(self, key: str, body: Mapping[str, Any]) -> None:
