@@ -22,7 +22,8 @@ from ledger.store.tables.stock import StockLevel
 
 DECIDED = f"{TYPE_PREFIX}CommandDecided{TYPE_VERSION}"
 POSITION_KEY = b"relay"
-_Token = Annotated[str, Meta(pattern=f"^{TEXT.pattern}$")]
+TOKEN_PATTERN = f"^{TEXT.pattern}$"
+_Token = Annotated[str, Meta(pattern=TOKEN_PATTERN)]
 _Count = Annotated[int, Meta(ge=0)]
 _Number = Annotated[int, Meta(ge=1)]
 

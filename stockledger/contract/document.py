@@ -52,8 +52,9 @@ def document(topic: str, prefix: str, group: str, version: str) -> JsonObject:
     commands = Channel("commands", topic, KEPT, COMMAND_KEY, "What is to be done: one command a record.")
     positions = Channel("positions", outputs.positions, COMPACTED, {}, INTERNAL)
     relayed = _relayed(outputs)
-    messages = {commands.name: _commands(_records(topic, outputs, topic)), positions.name: {}} | {
-        channel.name: _outgoing(channel, _records(topic, outputs, channel.topic)) for channel in relayed
+    shown = _records(topic, outputs)
+    messages = {commands.name: _commands(shown[topic]), positions.name: {}} | {
+        channel.name: _outgoing(channel, shown[channel.topic]) for channel in relayed
     }
     channels = (commands, *relayed, positions)
     return {
@@ -129,12 +130,11 @@ def _kafka(binding: JsonObject) -> JsonObject:
     return {"kafka": binding | {"bindingVersion": KAFKA_BINDING}}
 
 
-def _records(topic: str, outputs: Outputs, of: str) -> dict[str, list[OutgoingRecord]]:
-    """The records of one of the topics, by what their value is."""
-    found: dict[str, list[OutgoingRecord]] = defaultdict(list)
+def _records(topic: str, outputs: Outputs) -> dict[str, dict[str, list[OutgoingRecord]]]:
+    """The records of each topic, by what their value is."""
+    found: dict[str, dict[str, list[OutgoingRecord]]] = defaultdict(lambda: defaultdict(list))
     for name, record in told(topic, outputs):
-        if record.topic == of:
-            found[name].append(record)
+        found[record.topic][name].append(record)
     return found
 
 

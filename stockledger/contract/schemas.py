@@ -12,8 +12,7 @@ from pydantic import TypeAdapter
 from ledger.domain.commands import COMMANDS, KeyPart
 from ledger.domain.envelope import JSON_TYPE, MODELS, REQUIRED, SPEC_VERSION, STRUCTURED_TYPE, headers
 from ledger.domain.events import EVENTS
-from ledger.domain.token import TEXT
-from producer.relay.outputs import CommandDecided, RelayedStock
+from producer.relay.outputs import TOKEN_PATTERN, CommandDecided, RelayedStock
 
 JsonObject = dict[str, Any]
 DIALECT = "http://json-schema.org/draft-07/schema#"
@@ -49,7 +48,7 @@ RELAYED_HEADERS: dict[str, JsonObject] = {
     "ce_version": NUMBER | {"description": "The event's place in its stream, from 1, without holes."},
     "ce_causationsource": KEY_PART | {"description": "The source of the command that caused it."},
     "ce_causationid": KEY_PART | {"description": "The id of the command that caused it."},
-    "ce_token": {"type": "string", "pattern": f"^{TEXT.pattern}$", "description": "The entry's token."},
+    "ce_token": {"type": "string", "pattern": TOKEN_PATTERN, "description": "The entry's token."},
 }
 REPEATS = "No ce_ header and no content-type may occur twice."
 

@@ -6,9 +6,8 @@ from typing import Any
 import typer
 
 from stockledger.cli import app
-from stockledger.settings import Settings
+from stockledger.settings import KAFKA_PREFIX, PREFIX, Settings
 
-PREFIX, KAFKA = "STOCKLEDGER_", "STOCKLEDGER_KAFKA_"
 LIBPQ = {"PGHOST", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD", "PGSSLMODE"}
 
 
@@ -27,6 +26,6 @@ def understood(words: Sequence[str]) -> dict[str, Any]:
 
 def is_setting(name: str) -> bool:
     """Whether the program takes a variable of this name."""
-    if name.startswith(KAFKA) or name in LIBPQ:
+    if name.startswith(KAFKA_PREFIX) or name in LIBPQ:
         return True
     return name.startswith(PREFIX) and name.removeprefix(PREFIX).lower() in Settings.model_fields
