@@ -61,6 +61,7 @@ def serve(
     machine alone, and whoever calls may do everything.
     """
     from consumer.log import logger
+    from consumer.worker import rarely_collect_cycles
     from ledger import signals
     from ledger.store.connection.lending import Lender
     from stockledger import version
@@ -87,6 +88,7 @@ def serve(
                 closing(Lender(settings.conninfo(), "serve")) as lender,
             ):
                 reads = Reads(cache, book, lender, LedgerOperations(settings, book))
+                rarely_collect_cycles()
                 serve(made, reads, callers, terms, version(), stop, log)
 
         try:
