@@ -29,6 +29,7 @@ from benchmarks.processes import Crew, Layout, helpers
 from benchmarks.result import Options, spread_cell, table
 from benchmarks.testbed import Testbed
 from benchmarks.workload import Workload, commands
+from consumer.worker import rarely_collect_cycles
 from stockledger.embedded.postgres import free_port
 
 RATE, SECONDS, WARM_S = 500, 20, 2.0
@@ -179,6 +180,7 @@ def _constant(pipe: Any) -> None:
         pipe.send(address)
 
     threading.Thread(target=tell).start()
+    rarely_collect_cycles()
     uvicorn.run(
         app, port=port, http="h11", ws="none", lifespan="off", log_config=None, access_log=False,
         server_header=False, proxy_headers=False,

@@ -75,9 +75,10 @@ class Totals:
 
 
 def rarely_collect_cycles() -> None:
-    """Prepare a process for work: batches make many objects and no cycles.
+    """Prepare a process for work: batches and requests make many objects and few cycles.
 
-    Looking for some cost 17 % of a worker's CPU time. Call it once: what is there now isn't looked at again.
+    Looking for some cost 17 % of a worker's CPU time, and a third of a gateway's event loop. Call it once:
+    what is there now isn't looked at again.
     """
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)

@@ -20,8 +20,8 @@ from ledger.errors import BrokerUnavailable, Defect, LedgerError, Retry
 from producer.publisher import Forked, Publisher
 from producer.tally import Receipt
 
-REPORT_INTERVAL_S = 0.001
-"""How often reports are looked for while commands are under way; whatever is handed over is sent at once."""
+TURN_S = 0.02
+"""How long what is handed over meanwhile waits for the reports of what is under way: then it goes anyway."""
 IDLE_INTERVAL_S = 1.0
 AGAIN_AFTER_S = 1.0
 REPEAT = "send the same again with the same id: it counts once, however often it is sent"
@@ -98,23 +98,31 @@ class Sender:
         self._is_refused = False
         publisher.connect()
         self.trouble = None
-        while (orders := self._next()) is not None:
-            self._unsent.extend(each for each in orders if each.delivered.set_running_or_notify_cancel())
+        is_open = True
+        while is_open:
+            is_open = self._take()
             while self._unsent:
                 order = self._unsent[0]
                 self._under_way.add(order)  # before it is sent: its report may come at once
                 source, id = order.key
                 publisher.send(order.command, id=id, source=source, on_report=partial(self._note, order))
                 self._unsent.popleft()
-            publisher.poll(0)
+            publisher.flush(TURN_S)  # nothing lingers in the client: what comes meanwhile goes together
             if self._is_refused:
                 publisher.check()
+        publisher.flush()
+        publisher.check()
 
-    def _next(self) -> Sequence[Order] | None:
+    def _take(self) -> bool:
+        """All that was handed over; waits for some unless reports are to come. False: it was closed."""
         try:
-            return self._waiting.get(timeout=REPORT_INTERVAL_S if self._under_way else IDLE_INTERVAL_S)
+            orders = self._waiting.get(block=not self._under_way, timeout=IDLE_INTERVAL_S)
+            while orders is not None:
+                self._unsent.extend(each for each in orders if each.delivered.set_running_or_notify_cancel())
+                orders = self._waiting.get(block=False)
         except Empty:
-            return ()
+            return True
+        return False
 
     def _note(self, order: Order, receipt: Receipt) -> None:
         if receipt.offset is None:
