@@ -147,16 +147,16 @@ def _gateway(bed: Testbed, dsn: str, topic: str) -> Iterator[tuple[str, int]]:
         text=True,
     )
     assert process.stderr
-    try:
-        with process.stderr as said:
+    with process.stderr as said:
+        try:
             told = (json.loads(line) for line in said if line.startswith("{"))
             address = next(str(line["address"]) for line in told if line["event"] == "ready")
             threading.Thread(target=said.read, daemon=True).start()
             _wait_for(address)
             yield address, process.pid
-    finally:
-        process.terminate()
-        process.wait()
+        finally:
+            process.terminate()  # before the file is closed: that waits for whoever reads it
+            process.wait()
 
 
 def _constant(pipe: Any) -> None:
