@@ -3,6 +3,7 @@
 from typing import Any, Protocol
 
 from ledger.domain.delivery import Lane
+from ledger.store.connection.database import Connection
 from ledger.store.tables.dead_letter import LetterStatus
 
 RecordPlace = tuple[Lane, int]
@@ -43,6 +44,10 @@ class Operations(Protocol):
 
     def deliveries(self, id: str, timeout_s: float) -> dict[str, Any]:
         """Every delivery of the id, as far as Kafka can be read in that time; `error`: why not further."""
+        ...
+
+    def proof(self, conn: Connection) -> dict[str, Any] | None:
+        """Up to where the ledger was proved, and when; `trouble`: why that says nothing. None: not known."""
         ...
 
     def settings(self) -> list[dict[str, str]]:

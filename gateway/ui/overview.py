@@ -51,6 +51,7 @@ class Glance:
         try:
             standing = await self._door.ask(self._door.reads.operations.standing)
             lately = await self._door.read(lambda conn: paces.lately(conn, STRETCHES, STRETCH_S))
+            proof = await self._door.read(self._door.reads.operations.proof)
         except LedgerError as error:
             return {"problem": Problem.of(error).body, "seen_at": seen_at}
         rates = [sum(each) / (RATED * STRETCH_S) for each in zip(*lately[-RATED:], strict=True)]
@@ -60,13 +61,17 @@ class Glance:
             "standing": standing,
             "rates": dict(zip(Pace._fields, rates, strict=True)),
             "bars": chart.bars(lately),
-            "cares": cares(standing),
+            "waits": self._door.meter.purchases(),
+            "proof": proof,
+            "cares": cares(standing, proof),
         }
 
 
-def cares(standing: dict[str, Any]) -> list[tuple[str, str]]:
-    """What somebody should look at, and on which page; nothing: all is well."""
+def cares(standing: dict[str, Any], proof: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """What somebody should look at, and where; nothing: all is well."""
     found = []
+    if proof and proof["trouble"]:
+        found.append((f"the last proof doesn't hold: {proof['trouble']}", "#proof"))
     if standing["error"]:
         found.append((f"Kafka: {standing['error']['message']}", "lanes"))
     if still := len(standing["still"]):

@@ -3,14 +3,20 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from gateway.operations import RecordPlace
 from ledger.api import Ledger
+from ledger.errors import LedgerError
 from ledger.figures import count
 from ledger.shell import command
+from ledger.store.connection.database import Connection
 from ledger.store.tables.dead_letter import DeadLetter, Heading, LetterStatus
+from ledger.verify.anchor import check_anchor
 from stockledger.reports import deliveries, prospects, status
+from stockledger.reports.anchor_file import read_anchor
 from stockledger.reports.dead_letters import naming, shown, status_of, summaries, summary
 from stockledger.settings import Settings
 from stockledger.verb.exits import NotYet, as_json
@@ -19,9 +25,10 @@ from stockledger.verb.exits import NotYet, as_json
 class LedgerOperations:
     """Answers from the ledger and from Kafka; each takes as long as these do."""
 
-    def __init__(self, settings: Settings, book: Ledger) -> None:
+    def __init__(self, settings: Settings, book: Ledger, anchor: Path | None = None) -> None:
         self._settings = settings
         self._book = book
+        self._anchor = anchor
 
     def status(self) -> dict[str, Any]:
         """As `stockledger status --json` has it, and `error`: why Kafka's part is missing."""
@@ -92,6 +99,18 @@ class LedgerOperations:
         seen, fault = deliveries.every(self._settings, id, remembered, in_time, since)
         history = [each.as_json() for each in seen]
         return {"history": history, "error": as_json(fault) if fault else None}
+
+    def proof(self, conn: Connection) -> dict[str, Any] | None:
+        """What the last `stockledger verify --anchor` proved, if it's known where that writes."""
+        if self._anchor is None:
+            return None
+        try:
+            anchor = read_anchor(self._anchor)
+            proved_at = datetime.fromtimestamp(self._anchor.stat().st_mtime, UTC)
+            trouble = check_anchor(conn, anchor).difference
+        except (LedgerError, OSError) as error:
+            return {"trouble": str(error)}
+        return {"position": anchor.position, "proved_at": proved_at, "trouble": trouble}
 
     def settings(self) -> list[dict[str, str]]:
         """As `stockledger config --json` has them."""

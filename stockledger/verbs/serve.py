@@ -53,6 +53,10 @@ def serve(
     low_below: Annotated[
         int, typer.Option(min=1, max=PIECES_MAX, metavar="N", help="Goods with fewer pieces are low.")
     ] = 10,
+    anchor: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The dashboard says what verify --anchor has proved."),
+    ] = None,
     log_format: Annotated[LogFormat, typer.Option(help="Of the logs on stderr.")] = LogFormat.AUTO,
 ) -> Answer:
     """Serve HTTP: buy, send commands, ask what became of them, read stock; a dashboard. Until stopped.
@@ -87,7 +91,7 @@ def serve(
                 ledger(settings) as book,
                 closing(Lender(settings.conninfo(), "serve")) as lender,
             ):
-                reads = Reads(cache, book, lender, LedgerOperations(settings, book))
+                reads = Reads(cache, book, lender, LedgerOperations(settings, book, anchor))
                 rarely_collect_cycles()
                 serve(made, reads, callers, terms, version(), stop, log)
 

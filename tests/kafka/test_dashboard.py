@@ -1,5 +1,6 @@
 """The dashboard: each screen, read without JavaScript, whatever ids are; and who may look and act."""
 
+import json
 import re
 import urllib.request
 from html import escape
@@ -8,6 +9,7 @@ from urllib.parse import urlencode
 import pytest
 
 from gateway.tokens import Right, add, revoke
+from tests.support import publish
 from tests.support.doorstep import SOURCE, Client, gateway
 from tests.support.parked import listing, park
 from tests.support.showcase import ALIKE, GOODS, MARKUP, SCRIPT_ID, TOLD_ONCE
@@ -130,6 +132,31 @@ def test_a_dead_letter_is_shown_and_never_obeyed(look, showcase):
     assert not re.search("[\u202a-\u202e\u2066-\u2069\x00]", "".join(page.source for page in pages))
     assert "AP/+IGJpbmFyeQ==" in said
     assert look(of("dead-letter", topic="none", partition=0, offset=0)).status == 404
+
+
+def test_the_overview_says_what_was_proved_last(showcase, tmp_path):
+    """The anchor of `verify` is compared with the journal: another history's, or none, is told."""
+    anchor = tmp_path / "anchor.json"
+    with gateway(showcase, anchor=anchor) as client:
+        look = Visitor(client.address)
+        assert "the last proof doesn't hold" in look("/ui/").said
+        position = showcase.cli("verify", "--anchor", anchor)["anchor"]["position"]
+        wait_for("the proof", lambda: f"Proved up to position {position}" in look("/ui/").said)
+        kept = json.loads(anchor.read_text())
+        anchor.write_text(json.dumps(kept | {"hash": "00" * 32}))
+        wait_for("doubt", lambda: "history was rewritten" in look("/ui/").said)
+
+
+def test_the_overview_says_how_long_buyers_wait(showcase, tmp_path):
+    """From the request to the outcome, as this gateway saw it; none of the others' purchases."""
+    tokens = tmp_path / "tokens.json"
+    token = add(tokens, "shop", publish.SOURCE, frozenset([Right.BUY, Right.READ]))
+    with gateway(showcase, tokens=tokens) as client:
+        look = Visitor(client.address, token)
+        assert "Nobody bought over this gateway" in look("/ui/").said
+        again = Client(client.address, token).buys(TOLD_ONCE, user_id="17850", goods_id="tea", quantity=2)
+        assert (again.status, again.replayed) == (200, True)
+        wait_for("its wait", lambda: "1 purchases over this gateway" in look("/ui/").said)
 
 
 def test_an_items_stock_as_of_any_version(look, showcase):

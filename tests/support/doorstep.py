@@ -189,6 +189,7 @@ def gateway(
     tokens: Path | None = None,
     log: Log | None = None,
     environment: str | None = None,
+    anchor: Path | None = None,
     **terms: Any,
 ) -> Iterator[Client]:
     """A gateway in threads of this process, on a port of its own."""
@@ -202,7 +203,7 @@ def gateway(
             cache = StockCache(dsn or group.dsn, partition="value", poll_s=0.01)
             lender = closing(Lender(dsn or group.dsn, "serve"))
             with cache, Ledger(dsn or group.dsn) as ledger, lender as lends:
-                operations = LedgerOperations(settings_of(group, environment=environment), ledger)
+                operations = LedgerOperations(settings_of(group, environment=environment), ledger, anchor)
                 reads = Reads(cache, ledger, lends, operations)
                 listens = ServerTerms("127.0.0.1", 0, **terms)
                 serve(till, reads, callers, listens, "0", stop, log)
