@@ -6,6 +6,7 @@ What counts is buffers read, not the name of a scan: at 1,000 rows a sequential 
 import importlib
 import pkgutil
 import re
+from datetime import UTC, datetime
 from threading import Event
 from typing import Any
 
@@ -21,7 +22,7 @@ from ledger.rebuilding import projector
 from ledger.rebuilding.projector import Projector, Told
 from ledger.store.connection import database
 from ledger.store.connection.copy import texts
-from ledger.store.reads import buyers, coverage, history, ranges, recent
+from ledger.store.reads import buyers, coverage, history, paces, ranges, recent
 from ledger.store.reads.ranges import Range
 from ledger.store.rules import audit, journal_rules, message_rules
 from ledger.store.tables import (
@@ -217,6 +218,22 @@ def hot(size: int) -> dict[str, tuple[str, Any, int]]:
             buyers.PURCHASES,
             {"user": "u1", "position": 0, "ordinal": 0, "limit": 10},
             2000,
+        ),
+        "what a user bought last": (
+            buyers.LATEST,
+            {"user": "u1", "position": size, "ordinal": 0, "limit": 10},
+            2000,
+        ),
+        "stock: listed": (stock.LISTED, ["g5", 100], 450),
+        "dead letters after a place": (
+            dead_letter.LIST,
+            {"status": None, "code": None, "topic": "t", "partition": 1, "offset": size // 2, "limit": 50},
+            600,
+        ),
+        "the pace of the last entries": (
+            paces.PACES,
+            {"now": datetime.now(UTC), "stretch_s": 10, "after": size // 100 - 10},
+            60,
         ),
         "the newest entries": (recent.NEWEST, {"offsets": 500, "entries": 500}, 60),
         "goods on several lanes": (
