@@ -13,10 +13,8 @@ from tests.support import publish
 from tests.support.doorstep import SOURCE, Client, gateway
 from tests.support.parked import listing, park
 from tests.support.showcase import ALIKE, GOODS, MARKUP, SCRIPT_ID, TOLD_ONCE
-from tests.support.visitor import Visitor, require_safe
+from tests.support.visitor import SCREENS, Visitor, require_safe
 from tests.support.workers import PATIENCE_S, wait_for
-
-SCREENS = ["", "items", "lanes", "projections", "dead-letters", "settings", "find"]
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,7 @@ from tests.support.doorstep import (
     template_of,
 )
 from tests.support.raw import exchange, framed
+from tests.support.visitor import SCREENS, Visitor
 from tests.support.workers import PATIENCE_S, wait_for
 
 LINES = {"Content-Type": "application/x-ndjson"}
@@ -292,7 +293,7 @@ def test_a_slow_client_holds_up_nobody(open_shop, monkeypatch):
 
 
 def test_no_secret_gets_out(open_shop, tmp_path):
-    """Neither a token, a body, a key nor a header stands in a log or in an answer that isn't about it."""
+    """Neither a token, a body, a key nor a header stands in a log, metric, page, or another's answer."""
     path = tmp_path / "tokens.json"
     token = add(path, "shop", SOURCE, frozenset(Right))
     canary = "canary-7f3a"
@@ -313,8 +314,11 @@ def test_no_secret_gets_out(open_shop, tmp_path):
             for method in methods:
                 exchange(address, [_with_canary(method, f"{filled}?{query}", token, canary)])
         exchange(address, [f"GET / HTTP/1.1\r\n{canary}\r\n\r\n".encode()])
+        pages = [Visitor(address, token)(f"/ui/{screen}") for screen in SCREENS]
+        assert {page.status for page in pages} == {200}
+        metrics = Client(address, token)("GET", "/metrics").body
         assert served.ends(signal.SIGTERM) == 0
-    said = "".join(served.said)
+    said = "".join([*served.said, *(page.source for page in pages), metrics])
     told = json.dumps([[each.headers, each.body] for each in answers], default=dict)
     for secret in (token, token.removeprefix("stockledger_"), canary):
         assert secret not in said

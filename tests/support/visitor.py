@@ -12,6 +12,7 @@ from tests.support.workers import PATIENCE_S
 
 APART = {"dd", "dt", "h1", "h2", "li", "p", "small", "td", "th"}
 """What begins a piece of text of its own."""
+SCREENS = ["", "items", "lanes", "projections", "dead-letters", "settings", "find"]
 FORM = "application/x-www-form-urlencoded"
 
 
