@@ -8,6 +8,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource
 
 from tests.conftest import database
 from tests.support.publish import Publisher, says, shop
+from tests.support.relayed import BATCH, GOODS, RelayedLedger
 from tests.support.services import Unsupported
 from tests.support.showcase import happens
 from tests.support.workers import Group
@@ -75,6 +76,21 @@ def sender(group, publisher):
     sender.flush()
     group.catch_up()
     return sender
+
+
+@pytest.fixture
+def relayed(new_group, publisher):
+    """Journal entries of a few purchases each, some refused, and the relay's topics."""
+    group = new_group(partitions=2)
+    sender = publisher(group)
+    sender.send(*shop(goods=GOODS, stock=40), partition=0)
+    sender.flush()
+    group.catch_up(batch_size_max=BATCH)
+    made = RelayedLedger(group, sender)
+    made.make_topics()
+    made.sell("first")
+    yield made
+    made.close()
 
 
 @pytest.fixture
