@@ -8,6 +8,7 @@ autocommit: each page is a statement of its own, so no snapshot is held while so
 import json
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -143,6 +144,7 @@ def attributes(stored: StoredEvent, happened: AnyEvent, source: str) -> dict[str
     }
 
 
+@lru_cache(maxsize=16)  # all of an entry have one
 def attribute_time(recorded_at: datetime) -> str:
     """As CloudEvents have it: RFC 3339, in UTC."""
     return recorded_at.isoformat().replace("+00:00", "Z")
