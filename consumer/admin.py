@@ -35,6 +35,8 @@ class TopicFacts:
     cluster_id: str
     partitions: int
     replication: int
+    in_sync: int = -1
+    """The fewest replicas of any partition that have all that is acknowledged."""
     cleanup_policy: str = ""
     retention_ms: int = -1
     min_insync_replicas: int = -1
@@ -75,10 +77,31 @@ def inspect(kafka: KafkaProperties, topic: str, timeout_s: float = REQUEST_TIMEO
         cluster_id=str(cluster_id),
         partitions=len(described.partitions),
         replication=min((len(p.replicas) for p in described.partitions), default=0),
+        in_sync=min((len(p.isr) for p in described.partitions), default=-1),
         cleanup_policy=config.get("cleanup.policy", ""),
         retention_ms=int(config.get("retention.ms", -1)),
         min_insync_replicas=int(config.get("min.insync.replicas", -1)),
     )
+
+
+def topics(kafka: KafkaProperties) -> set[str]:
+    """The names of all topics that this user may see. Raises BrokerUnavailable."""
+    client = open_admin(kafka)
+    try:
+        return set(client.list_topics(timeout=REQUEST_TIMEOUT_S).topics)
+    except KafkaException as error:
+        raise as_heard(fault(error.args[0], "list the topics"), "list the topics", client) from error
+
+
+def topic_ids(kafka: KafkaProperties, topics: Collection[str]) -> dict[str, str]:
+    """The topics' ids by name. Raises BrokerUnavailable, TopicMissing, TopicUnfit (no right to see one)."""
+    client = open_admin(kafka)
+    asked = client.describe_topics(TopicCollection([*topics]), request_timeout=REQUEST_TIMEOUT_S)
+    found = {}
+    for name, future in asked.items():
+        described = answer(future, f"describe the topic {name}", REQUEST_TIMEOUT_S, name, client=client)
+        found[name] = str(described.topic_id)
+    return found
 
 
 def _config(client: Admin, topic: str, timeout_s: float) -> dict[str, str]:

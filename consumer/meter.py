@@ -17,14 +17,15 @@ from ledger.domain.delivery import Batch
 from ledger.domain.outcome import Outcome
 from ledger.store.connection import server
 from ledger.store.connection.database import Connection
+from ledger.store.reads.slots import slots
 from ledger.store.tables import dead_letter
 from ledger.telemetry import names
 from ledger.telemetry.board import BEGINS
 from ledger.telemetry.numbers import Numbers, Said
 
 TELL_INTERVAL_S = 1.0
-LETTERS_INTERVAL_S = 30.0
-"""Counting them reads them all."""
+RARELY_INTERVAL_S = 30.0
+"""Counting dead letters reads them all."""
 SAMPLES = 32
 """Of a batch so many records are asked for their time; each takes a microsecond."""
 ENDS = {"dedup": "dedup", "load": "load", "seal": "decide", "committed": "seal"}
@@ -60,7 +61,7 @@ class WorkerMeter(Unwatched):
         self._tell = tell
         self._trouble = BEGINS
         self._is_reachable = True
-        self._tell_due = self._look_due = self._letters_due = 0.0
+        self._tell_due = self._look_due = self._rarely_due = 0.0
         self._is_idle = True
         """Whether nothing was applied since the last look."""
         self._began = self._passed_at = 0.0
@@ -92,10 +93,13 @@ class WorkerMeter(Unwatched):
         for lane, offsets in source.lags().items():
             numbers.put(names.LAG, offsets, self._group, lane.topic, str(lane.partition))
         self._is_reachable = source.reachable
-        if now >= self._letters_due:
-            self._letters_due = now + LETTERS_INTERVAL_S
+        if now >= self._rarely_due:
+            self._rarely_due = now + RARELY_INTERVAL_S
             for status, letters in dead_letter.totals(conn).items():
                 numbers.put(names.DEAD_LETTERS, letters, status.value)
+            numbers.drop(names.SLOT_KEPT)
+            for slot in slots(conn):
+                numbers.put(names.SLOT_KEPT, slot.kept, slot.name)
         elif self._is_idle:
             server.now(conn)  # else an idle worker would notice late that the database is away
         self._is_idle = True

@@ -4,14 +4,23 @@ Raises the ledger's faults: BrokerUnavailable where nobody answers in time, Topi
 be used.
 """
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import closing
+from datetime import UTC, datetime
 from typing import cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from consumer.admin import watermarks
-from consumer.clients import PATIENT_TIMEOUT_S, RAW_READS, KafkaProperties, fault, open_consumer
+from consumer.admin import Marks, watermarks
+from consumer.clients import (
+    PATIENT_TIMEOUT_S,
+    RAW_READS,
+    REQUEST_TIMEOUT_S,
+    KafkaProperties,
+    fault,
+    open_consumer,
+)
 from consumer.raw_headers import RawReader
 from ledger.domain import envelope
 from ledger.domain.delivery import Bad, Delivery, Headers, Lane, Unread, pack
@@ -42,12 +51,46 @@ def last_value(kafka: KafkaProperties, lane: Lane) -> bytes | None:
         raise OpenTransaction(
             f"an open transaction hides the end of {lane}", remedy="end the other producer that writes to it"
         )
-    end, size, found = marks.end, LAST_READ, None
+    return _last(kafka, lane, marks)
+
+
+def last_committed(kafka: KafkaProperties, lane: Lane) -> bytes | None:
+    """The same, whatever a transaction that is open may add. Raises BrokerUnavailable or TopicUnfit."""
+    return _last(kafka, lane, watermarks(kafka, [lane]).all()[lane])
+
+
+def _last(kafka: KafkaProperties, lane: Lane, marks: Marks) -> bytes | None:
+    end, size, found = marks.stable, LAST_READ, None
     while found is None and end > marks.first:
         begin = max(end - size, marks.first)
         for message in messages(kafka, lane, begin, end):
             found = message.value()
         end, size = begin, size * LAST_READ_GROWTH
+    return found
+
+
+def times(kafka: KafkaProperties, offsets: Mapping[Lane, int]) -> dict[Lane, datetime]:
+    """When the records at these offsets were made, as far as Kafka hands them out in time.
+
+    Also those of a transaction that is open. Raises BrokerUnavailable or TopicUnfit.
+    """
+    found: dict[Lane, datetime] = {}
+    if not offsets:
+        return found
+    consumer = open_consumer(kafka, group=RAW_READS, isolation="read_uncommitted")
+    deadline = time.monotonic() + REQUEST_TIMEOUT_S
+    try:
+        consumer.assign([TopicPartition(*lane, offset) for lane, offset in offsets.items()])
+        while len(found) < len(offsets) and (left_s := deadline - time.monotonic()) > 0:
+            message = consumer.poll(left_s)
+            if message is None or message.error():
+                continue
+            lane = Lane(str(message.topic()), message.partition() or 0)
+            found.setdefault(lane, datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC))
+    except KafkaException as error:
+        raise fault(error.args[0], "read a record's time") from error
+    finally:
+        consumer.close()
     return found
 
 

@@ -21,16 +21,19 @@ from ledger.domain.envelope import request
 from ledger.domain.outcome import Reason
 from ledger.domain.token import AnyPosition
 from ledger.errors import ProjectionUnknown
+from ledger.history import events
 from ledger.projections.registry import find
 from ledger.rebuilding.pace import RebuildReporter
 from ledger.rebuilding.rebuild import BUDGETS, Rebuilt, rebuild
 from ledger.store.connection import database
 from ledger.store.connection.database import Connection
 from ledger.store.connection.lending import ConnectionSource, Lender
-from ledger.store.reads import balance, history, recent
+from ledger.store.reads import balance, history, lag, recent
 from ledger.store.reads.balance import Balance, Change
 from ledger.store.reads.history import Moment, StockNow
+from ledger.store.reads.lag import JournalLag
 from ledger.store.reads.recent import SeveralLanes
+from ledger.store.reads.sessions import sessions
 from ledger.store.schema import migrate
 from ledger.store.tables import (
     dead_letter,
@@ -70,6 +73,10 @@ class LedgerStatus:
     """The Kafka cluster whose logs these are; None as long as no worker has run."""
     several_lanes: SeveralLanes = field(default_factory=SeveralLanes)
     """The goods that came by several lanes lately."""
+    source: str = ""
+    """The `source` of its events."""
+    sessions: dict[str, int] = field(default_factory=dict)
+    """How many are connected to the database, by what they are for: `run`, `project`, `relay` and so on."""
 
 
 class Ledger:
@@ -173,6 +180,14 @@ class Ledger:
         Raises ProjectionUnknown.
         """
         return max(self._lender.ask(journal.tip).position - self._position(name), 0)
+
+    def lag_after(self, at: AnyPosition) -> JournalLag:
+        """How much of the journal lies after this position or token: entries, and the age of the first.
+
+        For whoever follows the relay's topics, and keeps how far they are. Raises HistoryChanged for a token
+        of another history, ValueError for a text that is no token.
+        """
+        return self._lender.ask(lambda conn: lag.after(conn, history.proven(conn, at)))
 
     def _position(self, name: str) -> int:
         at = self._lender.ask(lambda conn: projection_state.live_position(conn, name))
@@ -325,4 +340,6 @@ def _status(conn: Connection, counts: bool) -> LedgerStatus:
         projections=projection_state.progress(conn),
         cluster_id=identity.read(conn)[1],
         several_lanes=recent.several_lanes(conn) if counts else SeveralLanes(),
+        source=events.source(conn),
+        sessions=sessions(conn),
     )

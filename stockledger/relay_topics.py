@@ -1,6 +1,7 @@
 """The topics of the relay: made, and looked at before anything is written to them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from consumer import admin, records
 from consumer.admin import TopicFacts
@@ -32,22 +33,42 @@ def make(settings: Settings, prefix: str, partitions: int) -> list[TopicFacts]:
     return [topic_facts(settings, name) for name in wanted]
 
 
-def look(settings: Settings, prefix: str) -> Relayed:
-    """What is there. Raises TopicUnfit where a topic can't do what it is for, BrokerUnavailable."""
-    outputs, kafka = Outputs.of(prefix), settings.kafka_properties()
-    found = {}
-    for name in outputs:
+class KafkaTopics:
+    """The topics of one relay, as Kafka describes them."""
+
+    def __init__(self, settings: Settings, prefix: str) -> None:
+        self._kafka = settings.kafka_properties()
+        self._prefix = prefix
+        self._outputs = Outputs.of(prefix)
+
+    def inspect(self) -> dict[str, TopicFacts]:
+        """What they are. Raises TopicUnfit where one can't do what it is for, TopicMissing, Unavailable."""
+        found = {}
+        for name in self._outputs:
+            with self._made_by():
+                found[name] = admin.inspect(self._kafka, name)
+            _require_fit(found[name], compacted=name in self._outputs.compacted)
+        _require_one_partition(found[self._outputs.positions])
+        return found
+
+    def look(self) -> Relayed:
+        """What is there. Raises what `inspect` raises."""
+        ids = {name: facts.topic_id for name, facts in self.inspect().items()}
+        return Relayed(ids, records.last_value(self._kafka, Lane(self._outputs.positions, 0)))
+
+    def ids(self) -> dict[str, str]:
+        """Kafka's ids of them, by name. Raises TopicMissing or BrokerUnavailable."""
+        with self._made_by():
+            return admin.topic_ids(self._kafka, self._outputs)
+
+    @contextmanager
+    def _made_by(self) -> Iterator[None]:
+        """The verb that makes a missing topic is another one than that of a command topic."""
         try:
-            found[name] = admin.inspect(kafka, name)
+            yield
         except TopicMissing as missing:
-            raise TopicMissing(
-                missing.message,
-                remedy=command("migrate --partitions 12 --relay", prefix),
-            ) from None
-        _require_fit(found[name], compacted=name in outputs.compacted)
-    _require_one_partition(found[outputs.positions])
-    ids = {name: facts.topic_id for name, facts in found.items()}
-    return Relayed(ids, records.last_value(kafka, Lane(outputs.positions, 0)))
+            remedy = command("migrate --partitions 12 --relay", self._prefix)
+            raise TopicMissing(missing.message, remedy=remedy) from None
 
 
 def _require_fit(facts: TopicFacts, *, compacted: bool) -> None:

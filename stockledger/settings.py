@@ -151,7 +151,8 @@ class Settings(BaseSettings):
     )
     http: Annotated[str, AfterValidator(_http)] | None = Field(
         None,
-        description="where `run`, `project` and `cache` say how they stand: `9464` (loopback) or `HOST:9464`",
+        description="where `run`, `project`, `relay` and `cache` say how they stand: `9464` (loopback) "
+        "or `HOST:9464`",
     )
     tokens: Path | None = Field(
         None, description="the file of `serve`'s bearer tokens; without one it serves this machine alone"

@@ -59,6 +59,12 @@ WAITED = Family(
 DEAD_LETTERS = Family(
     "stockledger_dead_letters", "Dead letters in the ledger, by status.", ("status",), greatest=True
 )
+SLOT_KEPT = Family(
+    "stockledger_replication_slot_kept_bytes",
+    "What Postgres keeps of its log (WAL) for a replication slot.",
+    ("slot",),
+    greatest=True,
+)
 WORKERS = Family("stockledger_workers", "Worker processes that run.")
 RESTARTS = Family("stockledger_worker_restarts_total", "Workers that died and are started again.")
 
@@ -86,6 +92,17 @@ CACHE_POSITION = Family("stockledger_cache_position", "The journal's position th
 CACHE_LOADS = Family("stockledger_cache_loads_total", "Times that all stock was loaded.")
 CACHE_RESETS = Family("stockledger_cache_resets_total", "Times that the ledger's history was another one.")
 
+RELAY_POSITION = Family("stockledger_relay_position", "The journal's position up to which it is in Kafka.")
+RELAY_LAG_ENTRIES = Family("stockledger_relay_lag_entries", "Journal entries that aren't in Kafka yet.")
+RELAY_LAG_SECONDS = Family(
+    "stockledger_relay_lag_seconds",
+    "The age of the first entry that isn't in Kafka yet, one look a second; 0 if all are.",
+    buckets=WAITS,
+)
+RELAYED = Family(
+    "stockledger_relay_records_total", "Records committed to Kafka: events, outcomes, stock.", ("kind",)
+)
+
 HTTP = Family(
     "stockledger_http_request_duration_seconds",
     "From a request to the begin of its answer, by the endpoint's path as it is documented.",
@@ -104,15 +121,20 @@ BUILD = Family(
     greatest=True,
 )
 
-RUN = (COMMANDS, APPLY, STEP, END_TO_END, LAG, QUEUED, REBALANCES, RETRIES, WAITED, DEAD_LETTERS, READY)
+RUN = (
+    COMMANDS, APPLY, STEP, END_TO_END, LAG, QUEUED, REBALANCES, RETRIES, WAITED, DEAD_LETTERS,
+    SLOT_KEPT, READY,
+)  # fmt: skip
 SUPERVISOR = (WORKERS, RESTARTS)
 PROJECT = (POSITION, LAG_ENTRIES, LAG_SECONDS, PROJECTED, PROJECTED_AT, WAITED, READY)
 CACHE = (CACHE_AGE, CACHE_POSITION, CACHE_LOADS, CACHE_RESETS, WAITED, READY)
+RELAY = (RELAY_POSITION, RELAY_LAG_ENTRIES, RELAY_LAG_SECONDS, RELAYED, WAITED, READY)
 SERVE = (HTTP, HTTP_IN_HAND, HTTP_WAITING, HTTP_STREAMS, CACHE_AGE, CACHE_POSITION, CACHE_LOADS, CACHE_RESETS)
 VERBS: dict[str, tuple[Family, ...]] = {
     "run": RUN,
     "run --workers N": SUPERVISOR,
     "project": PROJECT,
+    "relay": RELAY,
     "cache": CACHE,
     "serve": SERVE,
 }

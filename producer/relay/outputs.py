@@ -5,6 +5,7 @@ Events and outcomes are CloudEvents 1.0 in Kafka's binary mode: attributes in he
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, Any, NamedTuple, Self
 
 from msgspec import Meta, Struct
@@ -67,6 +68,11 @@ class Outputs(NamedTuple):
     def of(cls, prefix: str) -> Self:
         """Those that are named after this."""
         return cls(f"{prefix}-events", f"{prefix}-outcomes", f"{prefix}-stock", f"{prefix}-relay")
+
+    @property
+    def prefix(self) -> str:
+        """What they are named after."""
+        return self.positions.removesuffix("-relay")
 
     @property
     def compacted(self) -> tuple[str, str]:
@@ -149,10 +155,12 @@ def of_stock(topic: str, level: StockLevel, token: str) -> OutgoingRecord:
 
 def _headers(attributes: Mapping[str, Any]) -> tuple[tuple[str, bytes], ...]:
     """CloudEvents 1.0.2, "Kafka Protocol Binding", section 3.2."""
-    return tuple(
-        ("content-type" if name == "datacontenttype" else f"ce_{name}", str(value).encode())
-        for name, value in attributes.items()
-    )
+    return tuple([(_header(name), str(value).encode()) for name, value in attributes.items()])
+
+
+@cache
+def _header(attribute: str) -> str:
+    return "content-type" if attribute == "datacontenttype" else f"ce_{attribute}"
 
 
 def _json(fields: Mapping[str, Any]) -> bytes:

@@ -3,9 +3,11 @@
 Each step is a few entries. What they say and the position that is reached then are one transaction of Kafka,
 so whoever reads committed records has each entry once, wherever a relay was killed. At its start a relay
 fences the one before, and reads back how far that came. The journal proves that it is still the same: one
-that was restored to an earlier state isn't published over what others have read.
+that was restored to an earlier state isn't published over what others have read. So do the topics, every few
+seconds: one that was made again hasn't what was relayed so far.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,14 +16,15 @@ from typing import Any, Protocol
 
 from ledger import failpoints
 from ledger.domain.token import AnyPosition, Token
-from ledger.errors import HistoryChanged, LedgerError, Retry, TopicReplaced, TopicUnfit
+from ledger.errors import HistoryChanged, Retry, TopicReplaced, TopicUnfit
 from ledger.history import events
 from ledger.store.connection.database import Connection, faults
-from ledger.store.reads import history
+from ledger.store.reads import history, lag
 from ledger.store.reads.history import Wanted
 from ledger.store.tables import journal, processed_message
 from ledger.store.tables.journal import StoredEntry
 from producer.relay.outputs import OutgoingRecord, Outputs, Placed, Relayed, of_event, of_outcome, of_stock
+from producer.relay.told import RelayedStep, RelayLog
 from producer.relay.transactions import Transactions
 
 POLL_INTERVAL_S = 0.1
@@ -30,21 +33,18 @@ RECONNECT_LONGEST_S = 10.0
 ENTRIES_MAX = 500
 RECORDS = 10_000
 """A step takes entries until they have so many records; an entry is never cut."""
+TOPICS_INTERVAL_S = 5.0
 
 
-class RelayLog(Protocol):
-    """Who is told how it goes."""
+class RelayTopics(Protocol):
+    """The topics that it writes."""
 
-    def ready(self, after: Token) -> None:
-        """It begins after this place."""
+    def look(self) -> Relayed:
+        """What is there. Raises TopicUnfit where one can't do what it is for, Unavailable."""
         ...
 
-    def relayed(self, entries: int, events: int, outcomes: int, token: Token) -> None:
-        """So much was published and committed, up to this place."""
-        ...
-
-    def waiting(self, cause: LedgerError) -> None:
-        """Kafka or the database is away; it tries again."""
+    def ids(self) -> Mapping[str, str]:
+        """Kafka's ids of them, by name. Raises TopicMissing, Unavailable."""
         ...
 
 
@@ -64,18 +64,19 @@ class Relay:
     def __init__(
         self,
         connect: Callable[[], Connection],
-        look: Callable[[], Relayed],
+        topics: RelayTopics,
         terms: RelayTerms,
         stop: Event,
         log: RelayLog,
     ) -> None:
         self._connect = connect
-        self._look = look
+        self._topics = topics
         self._terms = terms
         self._stop = stop
         self._log = log
         self._pause_s = RECONNECT_FIRST_S
         self._away_for = ""
+        self._topics_due = self._status_due = 0.0
 
     def run(self) -> None:
         """Publish until stopped, or until all is that the journal has now.
@@ -97,6 +98,7 @@ class Relay:
         if cause.code != self._away_for:
             self._log.waiting(cause)
             self._away_for = cause.code
+        self._log.moved()
         self._stop.wait(self._pause_s)
         self._pause_s = min(2 * self._pause_s, RECONNECT_LONGEST_S)
 
@@ -111,7 +113,10 @@ class Relay:
             at = self._begin(conn, producer)
             self._log.ready(at.token)
             self._away_for = ""
+            self._topics_due = time.monotonic() + TOPICS_INTERVAL_S
+            self._status_due = time.monotonic() + self._log.status_interval_s
             while not self._stop.is_set():
+                self._look(conn, at)
                 entries = self._next(conn, at)
                 if entries:
                     at = self._step(conn, producer, at, entries)
@@ -121,12 +126,24 @@ class Relay:
                 else:
                     self._stop.wait(POLL_INTERVAL_S)
 
+    def _look(self, conn: Connection, at: Placed) -> None:
+        """Now and then: are these still the topics, and how far is it?"""
+        self._log.moved()
+        if time.monotonic() >= self._topics_due:
+            _require_same(at, self._topics.ids())
+            self._topics_due = time.monotonic() + TOPICS_INTERVAL_S
+        if time.monotonic() >= self._status_due:
+            with faults():
+                found = lag.after(conn, at.token.position)
+            self._log.status(at.token, found)
+            self._status_due = time.monotonic() + self._log.status_interval_s
+
     def _begin(self, conn: Connection, producer: Transactions) -> Placed:
         """How far the relay before came; else where the first one is to begin, which is kept at once.
 
         Raises HistoryChanged, or TopicReplaced where what was published so far is gone.
         """
-        source, found = events.source(conn), self._look()
+        source, found = events.source(conn), self._topics.look()
         if found.last is None:
             with faults():
                 first = self._terms.first
@@ -149,13 +166,7 @@ class Relay:
                 position=at.token.position, expected=at.token.hash, actual=None,
                 remedy="relay this ledger to topics of its own: stockledger relay --to",
             )  # fmt: skip
-        for name, id in at.ids.items():
-            if found.ids.get(name, id) != id:
-                raise TopicReplaced(
-                    f"the topic {name} was deleted and made again: what was relayed up to position "
-                    f"{at.token.position} isn't there any more",
-                    remedy="begin anew in other topics: stockledger relay --to",
-                )
+        _require_same(at, found.ids)
         return at._replace(source=source)
 
     def _next(self, conn: Connection, at: Placed) -> list[StoredEntry]:
@@ -178,10 +189,11 @@ class Relay:
         happened, decided = sum(each.applied for each in entries), sum(map(_decided, entries))
         with producer.transaction():
             failpoints.hit("relay.begun")
-            producer.send(self._records(conn, reached.source, tokens, decided))
+            sent = producer.send(self._records(conn, reached.source, tokens, decided))
             failpoints.hit("relay.placed")
             producer.send([reached.record(self._terms.outputs.positions)])
-        self._log.relayed(len(entries), happened, decided, reached.token)
+        stock = sent - happened - decided
+        self._log.relayed(RelayedStep(len(entries), happened, decided, stock, reached.token))
         return reached
 
     def _records(
@@ -204,6 +216,17 @@ class Relay:
             now = history.live(conn, goods)
         for level in now.levels.values():
             yield of_stock(outputs.stock, level, now.moment.token)
+
+
+def _require_same(at: Placed, ids: Mapping[str, str]) -> None:
+    """Raise TopicReplaced where what was relayed so far is gone."""
+    for name, id in at.ids.items():
+        if ids.get(name, id) != id:
+            raise TopicReplaced(
+                f"the topic {name} was deleted and made again: what was relayed up to position "
+                f"{at.token.position} isn't there any more",
+                remedy="begin anew in other topics: stockledger relay --to",
+            )
 
 
 def _decided(entry: StoredEntry) -> int:

@@ -1,5 +1,6 @@
 """Kafka's transactions, one after the other, by a producer that fences any other of its name."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from ledger import failpoints
 from ledger.errors import BrokerUnavailable, Defect, LedgerError, RelayTaken, TopicUnfit
 from producer import client
-from producer.faults import TOPIC_ERRORS, VERDICTS, Trouble, serve
+from producer.faults import TOPIC_ERRORS, VERDICTS, Trouble, kafka_error, serve
 from producer.relay.outputs import OutgoingRecord
 
 REQUEST_TIMEOUT_S = 3.0
@@ -18,9 +19,12 @@ REQUEST_TIMEOUT_S = 3.0
 PATIENCE_S = 10.0
 """After that the session is given up; the next one finds what became of it."""
 QUEUE_POLL_S = 0.1
+SERVED_EVERY = 100
+"""Records between two looks at what became of those before."""
 TRANSACTION_TIMEOUT_MS = 60_000
 FENCED = {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH}
-
+ANY_ERROR = (KafkaException, SystemError)
+"""The second: the client went on to call us back while the first was pending."""
 PURGED = {KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT}
 """What becomes of the rest once a transaction has failed for another reason."""
 
@@ -35,6 +39,8 @@ class Transactions:
         self._is_over = is_over
         self._trouble = Trouble(settings["bootstrap.servers"])
         self._failed: KafkaError | None = None
+        self._over_at = math.inf
+        """When the broker undoes the transaction that is open."""
         self._producer: Producer = client.make_producer(settings, self._trouble.note)
 
     def begin_session(self) -> None:
@@ -48,16 +54,18 @@ class Transactions:
     def transaction(self) -> Iterator[None]:
         """What is sent within is there as a whole, or not at all. Raises LedgerError."""
         try:
+            self._over_at = time.monotonic() + TRANSACTION_TIMEOUT_MS / 1000
             self._producer.begin_transaction()
             yield
             failpoints.hit("relay.sent")
             self._patiently(self._producer.commit_transaction)
             failpoints.hit("relay.committed")
-        except KafkaException as error:
-            self._fail(error.args[0])
+        except ANY_ERROR as error:
+            self._fail(kafka_error(error))
 
-    def send(self, records: Iterable[OutgoingRecord]) -> None:
-        """Hand these over, in this order."""
+    def send(self, records: Iterable[OutgoingRecord]) -> int:
+        """Hand these over, in this order; returns how many they were."""
+        sent = 0
         for record in records:
             while True:
                 try:
@@ -68,7 +76,10 @@ class Transactions:
                     break
                 except BufferError:
                     self._serve(QUEUE_POLL_S)
-            self._serve(0)
+            sent += 1
+            if not sent % SERVED_EVERY:
+                self._serve(0)
+        return sent
 
     def _serve(self, timeout_s: float) -> None:
         """Let the client call back. Raises what has come to nothing."""
@@ -89,8 +100,8 @@ class Transactions:
         while True:
             try:
                 request(REQUEST_TIMEOUT_S)
-            except KafkaException as error:
-                code: KafkaError = error.args[0]
+            except ANY_ERROR as error:
+                code = kafka_error(error)
                 if code.retriable() and not self._is_over() and time.monotonic() < until:
                     continue
                 self._fail(code)
@@ -105,11 +116,13 @@ class Transactions:
         """To produce says no more than that there is a fatal error; to abort says which."""
         try:
             self._producer.abort_transaction(REQUEST_TIMEOUT_S)
-        except KafkaException as said:
-            return said.args[0]  # type: ignore[no-any-return]
+        except ANY_ERROR as said:
+            return kafka_error(said)
         return error
 
     def _fault(self, error: KafkaError) -> LedgerError:
+        if error.code() in FENCED and time.monotonic() > self._over_at:
+            return BrokerUnavailable("the relay's transaction took too long, and the broker has undone it")
         if error.code() in FENCED:
             return RelayTaken(
                 f"another relay with the name {self._name} has taken over; this one can write no more",

@@ -13,7 +13,8 @@ from ledger.api import Ledger, LedgerStatus
 from ledger.domain.delivery import Lane
 from ledger.errors import LedgerError, TopicReplaced, TopicUnfit
 from ledger.store.tables.lane import LaneRow
-from stockledger.reports import standstill
+from stockledger.reports import relays, standstill
+from stockledger.reports.relays import RelayStatus
 from stockledger.reports.standstill import Still
 from stockledger.settings import Settings
 
@@ -47,6 +48,7 @@ class Status:
     fault: LedgerError | None
     hidden: list[Hidden] = field(default_factory=list)
     still: list[Still] = field(default_factory=list)
+    relays: list[RelayStatus] = field(default_factory=list)
 
     @property
     def lag(self) -> int | None:
@@ -90,6 +92,8 @@ class Status:
                 ],
             },
             "still": [each.as_json() for each in self.still],
+            "relays": [each.as_json() for each in self.relays],
+            "connected": self.ledger.sessions,
             "projections": [vars(each) for each in self.ledger.projections],
         }
 
@@ -98,7 +102,7 @@ def read(ledger: Ledger, settings: Settings, *, counts: bool = True) -> Status:
     """Ask both; Kafka's silence is a part of the answer. Raises what `Ledger.status` raises.
 
     The ledger's lanes in topics that the settings don't name are looked at, too: perhaps nobody applies them.
-    What is wrong with those is shown, and is no fault.
+    What is wrong with those is shown, and is no fault. Without `counts` relays aren't looked for either.
     """
     stored = ledger.status(counts=counts)
     known = KnownLogs(stored.lanes, stored.cluster_id)
@@ -113,6 +117,7 @@ def read(ledger: Ledger, settings: Settings, *, counts: bool = True) -> Status:
                 gone[name] = error
         marks, wrong = known.compare(kafka, topics)
         waits = hidden.hidden(kafka, marks.known)
+        found = relays.find(ledger, kafka, stored.source) if counts else []
     except LedgerError as error:
         return Status(stored, _lanes(stored, {}, {}), error)
     faults = {row.lane: gone[row.topic] for row in stored.lanes if row.topic in gone}
@@ -120,7 +125,7 @@ def read(ledger: Ledger, settings: Settings, *, counts: bool = True) -> Status:
     named = [gone[name] for name in settings.topics if name in gone]
     named += [fault for lane, fault in faults.items() if lane.topic in settings.topics]
     still = standstill.find(stored.lanes, marks.known, again=lambda: ledger.status(counts=False).lanes)
-    return Status(stored, _lanes(stored, marks.known, faults), next(iter(named), None), waits, still)
+    return Status(stored, _lanes(stored, marks.known, faults), next(iter(named), None), waits, still, found)
 
 
 def _lanes(

@@ -89,6 +89,10 @@ def _show(call: Call, found: "Status") -> None:
         call.out.say("warn", warning)
     if several := found.ledger.several_lanes.examples:
         _say_several(call, found.ledger.several_lanes, several[0])
+    for relay in found.relays:
+        call.out.say(*([] if relay.why is None else ["warn"]), relay)
+    if found.ledger.sessions:
+        call.out.say("connected:", *(f"{purpose} {count(n)}" for purpose, n in found.ledger.sessions.items()))
     if found.ledger.projections:
         about = [
             (

@@ -7,6 +7,7 @@ from consumer import clients
 from consumer.source import Source
 from ledger.errors import BrokerUnavailable, TopicUnfit
 from tests.support.publish import buys, shop
+from tests.support.watching import Watcher
 from tests.support.workers import wait_for
 
 pytestmark = pytest.mark.real_kafka
@@ -93,6 +94,27 @@ def test_while_the_broker_is_down_starting_waits_and_ending_works(group, sender,
     starting.terminates()
     assert len(starting.said("waiting")) == 1
     group.prove(sender, tally={"applied": 18})
+
+
+@pytest.mark.slow
+def test_a_relay_without_its_broker_is_live_and_not_ready(relayed, services, supported):
+    """It says which fault it waits for, and goes on once Kafka is back; each entry is there once."""
+    relay = relayed.start("--http", "0")
+    watcher = Watcher.of(relay)
+    wait_for("readiness", lambda: watcher.ready)
+    with supported():
+        services.kafka.kill()
+    try:
+        wait_for("no readiness", lambda: not watcher.ready)
+        assert "SL-KAFKA-001" in watcher.get("/readyz").body["detail"]
+        assert watcher.live
+    finally:
+        services.kafka.start()
+    wait_for("readiness", lambda: watcher.ready)
+    relayed.sell("then")
+    relay.terminates()
+    relayed.catches_up()
+    relayed.proves()
 
 
 @pytest.mark.parametrize("code", sorted(clients.RETRIABLE))

@@ -99,6 +99,21 @@ def test_a_worker_says_how_it_stands(group, sender):
     run.terminates()
 
 
+def test_a_worker_says_what_replication_slots_keep(group, sender):
+    """What the server keeps of its log for a slot whose reader is away."""
+    slot = group.topic.replace("-", "_")
+    group.ask("SELECT pg_create_physical_replication_slot(%s, true)", slot)
+    try:
+        purchases(sender, "new")
+        group.catch_up()
+        run = group.start(*HTTP)
+        watcher = Watcher.of(run)
+        wait_for("a slot", lambda: watcher.value("stockledger_replication_slot_kept_bytes", slot=slot) > 0)
+        run.terminates()
+    finally:
+        group.ask("SELECT pg_drop_replication_slot(%s)", slot)
+
+
 def test_a_worker_whose_database_is_away_is_live_and_not_ready(group, sender, cut):
     """It says which fault it waits for; and is ready again once the database answers."""
     proxy, dsn = cut
@@ -246,7 +261,7 @@ def test_a_cache_says_how_it_stands(group, sender, verb, cut, tmp_path):
 # Where it listens
 
 
-@pytest.mark.parametrize("words", [["run"], ["project"], ["cache", "--into", "DIR"]])
+@pytest.mark.parametrize("words", [["run"], ["project"], ["relay"], ["cache", "--into", "DIR"]])
 def test_a_port_that_is_taken_is_said_at_the_start(group, words, tmp_path):
     """Nothing else is done, and the remedy is named."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

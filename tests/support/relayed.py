@@ -25,6 +25,25 @@ SMALL_STEPS = (
     "from producer.relay import relay; from stockledger.__main__ import main; relay.RECORDS = 20; main()",
 )
 """`stockledger relay` with a few entries a step, so that there are many."""
+SHORT_TRANSACTIONS = (
+    "-c",
+    """
+from producer.relay import transactions
+from stockledger.__main__ import main
+
+send = transactions.Transactions.send
+
+def acknowledged(self, records):
+    sent = send(self, records)
+    self._producer.flush()
+    return sent
+
+transactions.TRANSACTION_TIMEOUT_MS = 1_000
+transactions.Transactions.send = acknowledged
+main()
+""",
+)
+"""The same where the broker undoes a transaction after a second, and gets all at each step."""
 
 
 class RelayedLedger:
@@ -53,7 +72,7 @@ class RelayedLedger:
         self.sender.flush()
         self.group.catch_up(batch_size_max=BATCH)
 
-    def start(self, *words, armed="", dsn="", **kafka):
+    def start(self, *words, armed="", dsn="", program=SMALL_STEPS, **kafka):
         properties = {"bootstrap.servers": self.group.kafka["bootstrap.servers"], **kafka}
         options = [part for name, value in properties.items() for part in ("-X", f"{name}={value}")]
         environment = inherited() | {
@@ -61,7 +80,7 @@ class RelayedLedger:
             "STOCKLEDGER_FAILPOINTS": armed,
         }
         given = ["--topic", self.group.topic, *options, *words]
-        self.processes.append(Process(given, environment, verb="relay", program=SMALL_STEPS))
+        self.processes.append(Process(given, environment, verb="relay", program=program))
         return self.processes[-1]
 
     def catches_up(self, *words, **named):

@@ -78,7 +78,7 @@ def test_the_jobs_are_those_that_the_alerts_know():
     told = read("prometheus.yaml")
     assert told["rule_files"] == ["alerts.yaml"]
     jobs = {each["job_name"] for each in told["scrape_configs"]}
-    assert jobs == {f"stockledger-{verb}" for verb in ("run", "project", "cache", "serve")}
+    assert jobs == {f"stockledger-{verb}" for verb in ("run", "project", "cache", "relay", "serve")}
 
 
 @pytest.mark.parametrize(

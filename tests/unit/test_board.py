@@ -16,8 +16,8 @@ PANELS = [panel for panel in BOARD["panels"] if panel["type"] != "row"]
 TARGETS = [(panel["title"], target) for panel in PANELS for target in panel["targets"]]
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 COLUMNS = 24
-UNITS = {"cps", "reqps", "s", "short"}
-"""Grafana's ids of what is shown: counts and requests a second, seconds, plain numbers."""
+UNITS = {"bytes", "cps", "reqps", "s", "short"}
+"""Grafana's ids of what is shown: bytes, counts and requests a second, seconds, plain numbers."""
 IN_NO_PANEL = {
     "stockledger_apply_duration_seconds",
     "stockledger_build_info",
@@ -26,6 +26,7 @@ IN_NO_PANEL = {
     "stockledger_projection_last_applied_timestamp_seconds",
     "stockledger_projection_position",
     "stockledger_queued_records",
+    "stockledger_relay_position",
     "stockledger_workers",
 }
 """Another series says it better, or only a person with a question of their own needs it."""
@@ -39,7 +40,13 @@ def query(expression):
 def test_it_tells_the_story_in_order():
     """From what is felt to what is wrong, each row a question."""
     rows = [panel["title"] for panel in BOARD["panels"] if panel["type"] == "row"]
-    assert rows == ["Is money moving?", "Is anything stuck?", "What is wrong?", "Are customers served?"]
+    assert rows == [
+        "Is money moving?",
+        "Is anything stuck?",
+        "What is wrong?",
+        "Are customers served?",
+        "Do others hear of it?",
+    ]
 
 
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])

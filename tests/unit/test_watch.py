@@ -24,11 +24,11 @@ from tools.reference import DOCS
 
 UNITS = (
     *("_total", "_seconds", "_info", "_records", "_requests", "_streams", "_letters", "_workers", "_entries"),
-    *("_position", "_lag", "_ready"),
+    *("_position", "_lag", "_ready", "_bytes"),
 )
 LABELS = {
     *("outcome", "step", "kind", "code", "status", "consumergroup", "topic", "partition", "projection"),
-    *("method", "route", "version", "python"),
+    *("method", "route", "version", "python", "slot"),
 }
 """Each has few values, whatever is bought: none is the id of anything."""
 
