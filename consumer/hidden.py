@@ -4,16 +4,14 @@ A reader of committed records stops where the earliest transaction that is still
 after that point waits with it, whoever wrote it; so there is more to apply than the last stable offset tells.
 """
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from confluent_kafka import KafkaException, TopicPartition
-
+from consumer import records
 from consumer.admin import Marks
-from consumer.clients import RAW_READS, REQUEST_TIMEOUT_S, KafkaProperties, fault, open_consumer
+from consumer.clients import KafkaProperties
 from ledger.domain.delivery import Lane
 from ledger.figures import counted
 
@@ -55,7 +53,7 @@ class Hidden:
 def hidden(kafka: KafkaProperties, marks: Mapping[Lane, Marks]) -> list[Hidden]:
     """What open transactions hide of each lane. Raises BrokerUnavailable or TopicUnfit."""
     starts = {lane: at.stable for lane, at in marks.items() if at.stable < at.end}
-    times = _times(kafka, starts) if starts else {}
+    times = records.times(kafka, starts)
     return [
         Hidden(lane, start, marks[lane].end, times.get(lane), _remedy(kafka, lane, start))
         for lane, start in starts.items()
@@ -69,26 +67,6 @@ def _remedy(kafka: KafkaProperties, lane: Lane, start: int) -> str:
         f"{kafka.get(BOOTSTRAP, 'localhost:9092')} abort --topic {lane.topic} "
         f"--partition {lane.partition} --start-offset {start}"
     )
-
-
-def _times(kafka: KafkaProperties, starts: Mapping[Lane, int]) -> dict[Lane, datetime]:
-    """When the records at these offsets were made, as far as Kafka hands them out in time."""
-    consumer = open_consumer(kafka, group=RAW_READS, isolation="read_uncommitted")
-    found: dict[Lane, datetime] = {}
-    deadline = time.monotonic() + REQUEST_TIMEOUT_S
-    try:
-        consumer.assign([TopicPartition(*lane, offset) for lane, offset in starts.items()])
-        while len(found) < len(starts) and (left_s := deadline - time.monotonic()) > 0:
-            message = consumer.poll(left_s)
-            if message is None or message.error():
-                continue
-            lane = Lane(str(message.topic()), message.partition() or 0)
-            found.setdefault(lane, datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC))
-    except KafkaException as error:
-        raise fault(error.args[0], "read an open transaction") from error
-    finally:
-        consumer.close()
-    return found
 
 
 def first_of(found: list[Hidden]) -> str:

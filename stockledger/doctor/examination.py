@@ -10,11 +10,12 @@ from importlib import metadata
 
 from ledger.errors import MASK, LedgerError, Unavailable
 from stockledger import version
-from stockledger.doctor import kafka, postgres
+from stockledger.doctor import kafka, postgres, relays
 from stockledger.doctor.finding import FAIL, OK, WARN, Finding
 from stockledger.settings import KAFKA_PREFIX, PREFIX, Settings, strangers
 from stockledger.verb.exits import SomeFailed
 
+NO_LEDGER = ("postgres", "rights", "schema")
 DISTRIBUTIONS = ("confluent-kafka", "psycopg", "pydantic", "typer")
 
 
@@ -23,7 +24,10 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from _program()
     yield from _on_the_command_line(settings)
     topics = yield from kafka.examine(settings)
-    yield from postgres.examine(settings, topics)
+    of_database = list(postgres.examine(settings, topics))
+    yield from of_database
+    if topics and not any(each.level == FAIL and each.what in NO_LEDGER for each in of_database):
+        yield from relays.examine(settings)
 
 
 def verdict(findings: Iterable[Finding]) -> LedgerError | None:

@@ -127,6 +127,14 @@ def _topic(facts: TopicFacts) -> Iterator[Finding]:
         yield Finding(WARN, "retention", found, f"raise retention.ms on {facts.name}")
     else:
         yield Finding(OK, "retention", "for ever" if days < 0 else f"{days:.0f} days")
+    if 0 <= facts.in_sync < facts.min_insync_replicas:
+        found = (
+            f"{facts.in_sync} in sync, min.insync.replicas {facts.min_insync_replicas}: no command is taken"
+        )
+        yield Finding(
+            FAIL, "replicas", found, f"bring the brokers of {facts.name} back, or give it more replicas"
+        )
+        return
     copies = f"replication {facts.replication}, min.insync.replicas {facts.min_insync_replicas}"
     if facts.replication < 3 or facts.min_insync_replicas < 2:
         found = f"{copies}: one lost disk can lose acknowledged commands"

@@ -4,21 +4,20 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from consumer import hidden, known_log
+from consumer import known_log
 from consumer.admin import TopicFacts
 from consumer.known_log import KnownLogs
-from ledger.errors import LedgerError, Retry
+from ledger.errors import LedgerError
 from ledger.figures import counted
-from ledger.shell import command
 from ledger.store.connection import server
 from ledger.store.connection.database import Connection, faults
 from ledger.store.reads import history
 from ledger.store.schema import comparison, migrate
 from ledger.store.schema.rights import is_outside, way_to_write
-from ledger.store.tables import identity, lane
+from ledger.store.tables import identity
 from producer.partition_by import PartitionBy
+from stockledger.doctor import lanes, storage
 from stockledger.doctor.finding import FAIL, OK, WARN, Finding, Findings, attempt, is_local
-from stockledger.reports import standstill
 from stockledger.settings import Settings
 from stockledger.wiring import database, ledger_database
 
@@ -68,8 +67,9 @@ def _examine(conn: Connection, settings: Settings, topics: list[TopicFacts]) -> 
         if (ahead_s := server.ahead_s(conn)) > 0:
             found = f"{server.AHEAD_MEANS}: {ahead_s:.0f} s"
             yield Finding(WARN, "clock", found, "synchronise the clock of Postgres's server, and wait")
+        yield from storage.examine(conn)
         yield from _identity(conn, settings, topics)
-        yield from (yield from attempt("lanes", lambda: _lanes(conn, settings, topics))) or []
+        yield from (yield from attempt("lanes", lambda: lanes.examine(conn, settings, topics))) or []
     is_routed = settings.partition_by is not PartitionBy.GOODS or settings.hot_goods
     if is_routed and (routing := (yield from attempt("routing", lambda: _routing(conn, settings, topics)))):
         yield routing
@@ -171,24 +171,3 @@ def _identity(conn: Connection, settings: Settings, topics: list[TopicFacts]) ->
         yield Finding(FAIL, "identity", found, "correct bootstrap.servers, or use another database")
     else:
         yield Finding(OK, "identity", f"group {group}, cluster {cluster_id}")
-
-
-def _lanes(conn: Connection, settings: Settings, topics: list[TopicFacts]) -> list[Finding]:
-    """Whether Kafka still has what the ledger reads next, and is the log that it has read so far."""
-    known = known_log.read(conn)
-    rows = [row for facts in topics for row in known.lanes_of(facts)]
-    if not rows:
-        return []
-    kafka = settings.kafka_properties()
-    marks, wrong = known.compare(kafka, topics)
-    faults = [*wrong.values(), *marks.silent.values()]
-    found = [
-        *(Finding(WARN, "lanes", str(each), command("run --topic", each.lane.topic))
-          for each in standstill.find(rows, marks.known, again=lambda: lane.read_all(conn))),
-        *(Finding(WARN, "transactions", str(each), each.remedy)
-          for each in hidden.hidden(kafka, marks.known)),
-        *(Finding(FAIL, "lanes", f"{each.code}: {each.message}", each.remedy, isinstance(each, Retry))
-          for each in faults),
-    ]  # fmt: skip
-    lag = sum(each.end for each in marks.known.values()) - sum(row.next_offset for row in rows)
-    return found or [Finding(OK, "lanes", f"{counted(len(rows), 'lane')}, {counted(lag, 'record')} to read")]

@@ -21,6 +21,7 @@ class Rights(NamedTuple):
 DURABILITY = """
 SELECT current_setting('synchronous_commit'), current_setting('fsync'), current_setting('full_page_writes')
 """
+SIZE = "SELECT pg_database_size(current_database())"
 NOW = "SELECT clock_timestamp()"
 WRITABLE = """
 SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', source,
@@ -111,6 +112,12 @@ def ahead_s(conn: Connection) -> float:
     with faults():
         row = conn.execute(AHEAD).fetchone()
     return float(row[0]) if row and row[0] > CLOCK_SKEW_MAX_S else 0.0
+
+
+def database_bytes(conn: Connection) -> int:
+    """How much this database takes on its server's disk."""
+    (row,) = conn.execute(SIZE)
+    return int(row[0])
 
 
 def now(conn: Connection) -> datetime:

@@ -1,0 +1,42 @@
+"""The doctor on what Postgres stores: how much, and for which replication slots it keeps its log."""
+
+from collections.abc import Iterator
+
+from ledger.figures import count, counted
+from ledger.store.connection import server
+from ledger.store.connection.database import Connection
+from ledger.store.reads.slots import ReplicationSlot, slots
+from stockledger.doctor.finding import OK, WARN, Finding
+
+MB = 1024 * 1024
+KEPT_MAX = 1024 * MB
+LOSING = ("unreserved", "lost")
+
+
+def examine(conn: Connection) -> Iterator[Finding]:
+    """How much there is. How much room the disk has, no role of the database can see."""
+    size = server.database_bytes(conn)
+    yield Finding(OK, "disk", f"the database takes {_mb(size)}; ask its host how much room is left")
+    yield from _slots(slots(conn))
+
+
+def _slots(found: list[ReplicationSlot]) -> Iterator[Finding]:
+    for slot in found:
+        kept = f"Postgres keeps {_mb(slot.kept)} of its log for {slot.name}"
+        drop = f"bring its reader back, or: SELECT pg_drop_replication_slot('{slot.name}');"
+        if slot.status in LOSING:
+            yield Finding(
+                WARN, "slots", f"{kept}, which is {slot.status}: its reader must be made anew", drop
+            )
+        elif not slot.is_active:
+            yield Finding(WARN, "slots", f"{kept}, whose reader is away: the disk fills", drop)
+        elif slot.kept > KEPT_MAX:
+            yield Finding(WARN, "slots", f"{kept}, whose reader lags: the disk fills", drop)
+    if not found:
+        yield Finding(OK, "slots", "none")
+    elif all(slot.is_active and slot.kept <= KEPT_MAX and slot.status not in LOSING for slot in found):
+        yield Finding(OK, "slots", f"{counted(len(found), 'slot')}, all read")
+
+
+def _mb(size: int) -> str:
+    return f"{count(size // MB)} MB"
