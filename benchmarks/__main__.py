@@ -11,6 +11,7 @@
     gateway     purchases and reads over HTTP beside a constant answer and slow clients; 4 minutes a round
     soak        ten minutes of purchases under four readers of caches; 12 minutes
     producer    `publish` beside librdkafka's own producer; 1 minute (10 million lines: --lines 10000000)
+    relay       the relay beside a plain transactional producer, and beside a worker; 3 minutes
     report      the tables and plots again from results/*.json; no services needed
 
 Needs Kafka and Postgres; the best that this machine offers are found or started as for the tests
@@ -31,6 +32,7 @@ from benchmarks import (
     latency,
     natural,
     producer,
+    relay,
     repeats,
     report,
     shapes,
@@ -53,6 +55,7 @@ ALL: dict[str, ModuleType] = {
     "gateway": gateway,
     "soak": soak,
     "producer": producer,
+    "relay": relay,
 }
 
 

@@ -177,6 +177,7 @@ def found_by(name):
         "hot": CELLS,
         "cache": ["get, update", "HostCache.get", "a worker alone", "beside 20 polling caches"],
         "producer": ["publish", "raw, reports", "raw"],
+        "relay": ["relay", "raw", "a worker alone", "beside a relay", "the relay meanwhile"],
     }
     more: dict[str, dict[str, Any]] = {
         "throughput": {"batches": {"100": 1_000}, "fdatasync_us": {"median": 120.0}},
@@ -227,6 +228,7 @@ def found_by(name):
             },
         },
         "producer": {"lines": 1_000, "file_bytes": 2_000_000},
+        "relay": {"commands": 1_000},
     }
     return {"runs": Runs({each: [run, run] for each in names.get(name, [])}).as_json(), **more.get(name, {})}
 
