@@ -1,10 +1,11 @@
-"""The doctor on what Postgres stores: how much, and for which replication slots it keeps its log."""
+"""The doctor on what Postgres stores, for which replication slots it keeps its log, and who is connected."""
 
 from collections.abc import Iterator
 
 from ledger.figures import count, counted
 from ledger.store.connection import server
 from ledger.store.connection.database import Connection
+from ledger.store.reads.sessions import sessions
 from ledger.store.reads.slots import ReplicationSlot, slots
 from stockledger.doctor.finding import OK, WARN, Finding
 
@@ -14,10 +15,12 @@ LOSING = ("unreserved", "lost")
 
 
 def examine(conn: Connection) -> Iterator[Finding]:
-    """How much there is. How much room the disk has, no role of the database can see."""
+    """How much there is, and for whom. How much room the disk has, no role of the database can see."""
     size = server.database_bytes(conn)
     yield Finding(OK, "disk", f"the database takes {_mb(size)}; ask its host how much room is left")
     yield from _slots(slots(conn))
+    who = ", ".join(f"{purpose} {count(number)}" for purpose, number in sessions(conn).items())
+    yield Finding(OK, "connected", who or "nobody")
 
 
 def _slots(found: list[ReplicationSlot]) -> Iterator[Finding]:

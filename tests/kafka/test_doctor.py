@@ -103,6 +103,8 @@ def test_how_far_each_relay_is(relayed):
     running.says("ready")
     found = cli("status")
     assert found["connected"]["relay"] == 1
+    [(_, words)] = finds(cli, "connected")
+    assert "relay 1" in words
     running.terminates()
     set_up(relayed.admin, relayed.outputs.events, "cleanup.policy", "compact")
     [(level, words)] = finds(cli, "relay", exits=1)
