@@ -19,13 +19,14 @@ from multiprocessing.context import SpawnProcess
 
 from structlog.typing import FilteringBoundLogger
 
-from consumer.log import logger
+from consumer.log import complaints, logger
 from consumer.meter import WorkerMeter
 from consumer.worker import Totals, Worker, WorkerSettings, rarely_collect_cycles
 from ledger import failpoints, signals
 from ledger.errors import LedgerError
 from ledger.telemetry import names
 from ledger.telemetry.board import ALONE, Board
+from ledger.telemetry.exporting import exported
 from ledger.telemetry.numbers import Numbers, Said
 
 WATCH_INTERVAL_S = 0.1
@@ -55,12 +56,13 @@ def run(
 
 def _run(settings: WorkerSettings, log: FilteringBoundLogger, meter: WorkerMeter | None) -> Totals:
     """Run a worker in this process, and end in time."""
-    worker = Worker(settings, log, meter)
     measuring = failpoints.watching(meter.passed) if meter else nullcontext()
-    with signals.asked(worker.stop) as ending, measuring:
-        if not signals.in_time(worker.run, ending):
-            log.warning("ended in the middle", cause="the batch in hand is applied or undone, as a whole")
-        worker.totals.signal = ending.number
+    with exported("stockledger-run", complaints(log)), measuring:
+        worker = Worker(settings, log, meter)
+        with signals.asked(worker.stop) as ending:
+            if not signals.in_time(worker.run, ending):
+                log.warning("ended in the middle", cause="the batch in hand is applied or undone, as a whole")
+            worker.totals.signal = ending.number
     return worker.totals
 
 

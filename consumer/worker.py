@@ -25,6 +25,7 @@ from consumer.meter import Unwatched
 from consumer.processor import Processor
 from consumer.silence import Silence
 from consumer.source import Source
+from consumer.traces import spans_of
 from consumer.watch import TopicWatch
 from ledger import failpoints
 from ledger.domain.delivery import Lane
@@ -92,6 +93,7 @@ class Worker:
     ) -> None:
         self.totals = Totals()
         self._meter = meter or Unwatched()
+        self._spans = spans_of(settings.group)
         self._settings = settings
         self._log = log
         self._stopping = False
@@ -201,7 +203,8 @@ class Worker:
             return
         queue, batch = found
         try:
-            processor.apply(batch, queue.epoch)
+            with self._spans.applying(batch, processor.counts):
+                processor.apply(batch, queue.epoch)
         finally:
             self.totals.counts += processor.counts
             processor.counts.clear()

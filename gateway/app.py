@@ -38,6 +38,8 @@ def application(door: Door, version: str) -> FastAPI:
         docs_url=None,  # FastAPI's own pages load their scripts from elsewhere
         redoc_url=None,
         openapi_url=None,
+        # its own spans have the path with all that is in it, and end before `Guard` does
+        telemetry={"tracing": False, "metrics": False, "logs": False},
         redirect_slashes=False,
         separate_input_output_schemas=False,
         generate_unique_id_function=lambda route: route.name,

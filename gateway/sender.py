@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -39,6 +40,8 @@ class Order:
     key: MessageKey
     command: AnyCommand
     delivered: Future[Receipt] = field(default_factory=Future)
+    context: Context = field(default_factory=copy_context)
+    """Whoever ordered it: the trace, if there is one."""
 
 
 class Sender:
@@ -105,7 +108,9 @@ class Sender:
                 order = self._unsent[0]
                 self._under_way.add(order)  # before it is sent: its report may come at once
                 source, id = order.key
-                publisher.send(order.command, id=id, source=source, on_report=partial(self._note, order))
+                order.context.run(
+                    publisher.send, order.command, id=id, source=source, on_report=partial(self._note, order)
+                )
                 self._unsent.popleft()
             publisher.flush(TURN_S)  # nothing lingers in the client: what comes meanwhile goes together
             if self._is_refused:

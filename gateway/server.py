@@ -19,9 +19,10 @@ from gateway import connections
 from gateway.app import application
 from gateway.connections import Patience
 from gateway.door import Door, Reads
-from gateway.guard import DoorLog, Guard, Hosts
+from gateway.guard import Asgi, DoorLog, Guard, Hosts
 from gateway.till import Till
 from gateway.tokens import Callers
+from gateway.traces import traced
 from ledger.errors import BadSettings
 from ledger.signals import LOOK_INTERVAL_S, Asked
 
@@ -66,7 +67,7 @@ def serve(
     )
     listening = listen(terms)
     with listening:
-        asyncio.run(_serve(guard, door, terms, listening, stop, log))
+        asyncio.run(_serve(traced(guard), door, terms, listening, stop, log))
 
 
 def listen(terms: ServerTerms) -> socket.socket:
@@ -86,11 +87,11 @@ def listen(terms: ServerTerms) -> socket.socket:
 
 
 async def _serve(
-    guard: Guard, door: Door, terms: ServerTerms, listening: socket.socket, stop: Asked, log: ServerLog
+    app: Asgi, door: Door, terms: ServerTerms, listening: socket.socket, stop: Asked, log: ServerLog
 ) -> None:
     server = uvicorn.Server(
         uvicorn.Config(
-            guard,
+            app,
             http=connections.connection_class(connections.places()),
             ws="none",
             lifespan="off",

@@ -21,7 +21,8 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from ledger.domain.commands import AnyCommand
 from ledger.domain.envelope import fingerprint, headers
 from ledger.errors import BrokerUnavailable, LedgerError, Stop
-from producer import client
+from ledger.telemetry import tracing
+from producer import client, traces
 from producer.arguments import message_key, require_command, require_key_part, seconds
 from producer.faults import RIGHTS, TOPIC_ERRORS, VERDICTS, Trouble, kafka_error, topic_unfit
 from producer.partition_by import PartitionBy
@@ -109,6 +110,7 @@ class Publisher:
         self.timeout_s = int(settings[client.TIMEOUT_MS]) / 1000 or TIMEOUT_DEFAULT_S
         """How long a command may wait for its acknowledgement, and a connection for its broker."""
         self._reports = Reports()
+        self._spans = traces.SendSpans.of(topic)
         self._process = os.getpid()
         self._closed = False
         remains = self._reports, self._producer, self.timeout_s + REPORT_DELAY_S, topic
@@ -208,8 +210,15 @@ class Publisher:
             if route.key != key:
                 key = moved_key = route.key
         head: list[Any] = headers(ready.source, id, ready.name, now, ready.subject, moved_key)
+        span = None
+        if self._spans:
+            span = self._spans.begin(ready, id)
+            head += tracing.carried(span)
+            on_report = partial(traces.end, span, on_report)
         while True:
             if reports.first_error or self._closed:
+                if span:
+                    traces.unsent(span)
                 self._refuse()
             try:
                 self._producer.produce(

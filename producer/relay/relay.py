@@ -25,6 +25,7 @@ from ledger.store.tables import journal, processed_message
 from ledger.store.tables.journal import StoredEntry
 from producer.relay.outputs import OutgoingRecord, Outputs, Placed, Relayed, of_event, of_outcome, of_stock
 from producer.relay.told import RelayedStep, RelayLog
+from producer.relay.traces import relay_spans
 from producer.relay.transactions import Transactions
 
 POLL_INTERVAL_S = 0.1
@@ -74,6 +75,7 @@ class Relay:
         self._terms = terms
         self._stop = stop
         self._log = log
+        self._spans = relay_spans()
         self._pause_s = RECONNECT_FIRST_S
         self._away_for = ""
         self._topics_due = self._status_due = 0.0
@@ -187,9 +189,10 @@ class Relay:
         tokens = {each.position: Token.at(each.position, each.hash) for each in entries}
         reached = at._replace(token=tokens[entries[-1].position])
         happened, decided = sum(each.applied for each in entries), sum(map(_decided, entries))
-        with producer.transaction():
+        with self._spans.step(min(tokens), max(tokens)), producer.transaction():
             failpoints.hit("relay.begun")
-            sent = producer.send(self._records(conn, reached.source, tokens, decided))
+            records = self._records(conn, reached.source, tokens, decided)
+            sent = producer.send(self._spans.sent(records))
             failpoints.hit("relay.placed")
             producer.send([reached.record(self._terms.outputs.positions)])
         stock = sent - happened - decided

@@ -34,7 +34,14 @@ COMMAND_HEADERS: dict[str, JsonObject] = {
         "type": "string",
         "description": f"The record key, where it isn't the subject. {NOT_LOOKED_AT}",
     },
+    "ce_traceparent": {
+        "type": "string",
+        "description": "W3C's traceparent of the span that it was sent in. No part of the command.",
+    },
+    "ce_tracestate": {"type": "string", "description": "W3C's tracestate beside it."},
 }
+TRACED = ("ce_traceparent", "ce_tracestate")
+"""They are there while somebody traces."""
 RELAYED_HEADERS: dict[str, JsonObject] = {
     "ce_specversion": {"type": "string", "const": SPEC_VERSION},
     "ce_id": {"type": "string", "pattern": r"^[1-9][0-9]*\.(0|[1-9][0-9]*)$"},
@@ -63,7 +70,7 @@ def of_values() -> dict[str, JsonObject]:
 def of_command_headers(name: str) -> JsonObject:
     """The headers of a command of this name in binary mode."""
     known = dict(headers("source", "id", name, "time", "subject", "key"))
-    rules = {each: COMMAND_HEADERS[each] for each in known}
+    rules = {each: COMMAND_HEADERS[each] for each in (*known, *TRACED)}
     required = [f"ce_{attribute}" for attribute in REQUIRED]
     return _headers(rules, known["ce_type"], required) | {"description": REPEATS}
 

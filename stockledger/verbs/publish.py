@@ -64,6 +64,7 @@ def publish(
     Nothing is sent before every line was judged. Running the same again is safe: ids are kept. A dry run also
     says which partitions the commands would go to, where a broker answers.
     """
+    from ledger.telemetry.exporting import exported
     from producer.progress import InputProgress
     from producer.publish import publish_lines
     from stockledger.wiring import publisher, require_known_topic
@@ -80,6 +81,7 @@ def publish(
     if not dry_run:
         require_known_topic(settings, topic)
     with (
+        exported("stockledger-publish", call.out.note),
         publisher(settings, topic, connects=not dry_run) as to,
         call.out.progress() as advance,
     ):

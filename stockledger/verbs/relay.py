@@ -44,9 +44,10 @@ def relay(
     Whoever reads committed records has each entry once, however often this is killed. Of several that write
     to the same topics, the last one works.
     """
-    from consumer.log import logger
+    from consumer.log import complaints, logger
     from consumer.worker import rarely_collect_cycles
     from ledger import signals
+    from ledger.telemetry.exporting import exported
     from producer.relay.outputs import Outputs
     from producer.relay.relay import Relay, RelayTerms
     from producer.relay.told import RelayLog
@@ -57,11 +58,16 @@ def relay(
 
     settings = call.settings(http=http)
     prefix = to or settings.only_topic("relay")
-    log = _Log(logger(log_format.value))
+    lines = logger(log_format.value)
+    log = _Log(lines)
     terms = RelayTerms(settings.kafka_properties(), Outputs.of(prefix), _place(first), until_caught_up)
     error: LedgerError | None = None
     rarely_collect_cycles()
-    with signals.asked() as stop, watched(settings, log_format.value) as board:
+    with (
+        exported("stockledger-relay", complaints(lines)),
+        signals.asked() as stop,
+        watched(settings, log_format.value) as board,
+    ):
         told: RelayLog = RelayMeter(log, board) if board else log
         work = Relay(connections(settings, "relay"), KafkaTopics(settings, prefix), terms, stop, told)
         try:

@@ -64,17 +64,19 @@ def serve(
     Any number of these may run side by side; they keep nothing. Without a tokens file it listens on this
     machine alone, and whoever calls may do everything.
     """
-    from consumer.log import logger
+    from consumer.log import complaints, logger
     from consumer.worker import rarely_collect_cycles
     from ledger import signals
     from ledger.store.connection.lending import Lender
+    from ledger.telemetry.exporting import exported
     from stockledger import version
     from stockledger.reports.operations import LedgerOperations
     from stockledger.wiring import ledger, stock_cache, till
 
     settings = call.settings(source=source, tokens=str(tokens) if tokens else None, environment=environment)
     topic = settings.only_topic("serve")
-    log = _Log(logger(log_format.value))
+    lines = logger(log_format.value)
+    log = _Log(lines)
     if (tls_cert is None) != (tls_key is None):
         raise UsageError("--tls-cert and --tls-key go together", remedy="stockledger serve --help")
     with gateway_needed("serve"):
@@ -82,7 +84,7 @@ def serve(
         from gateway.server import ServerTerms, serve
     callers = _callers(settings, host, log)
     terms = ServerTerms(host, port, tuple(allow_host or ()), tls_cert, tls_key, rate, waiting)
-    with signals.asked() as stop:
+    with exported("stockledger-serve", complaints(lines)), signals.asked() as stop:
         made = till(settings, topic)
 
         def work() -> None:
