@@ -153,6 +153,13 @@ def test_rebuild(reader, stockledger, applied):
     assert found["purchases_by_user"]["generation"] == 2
 
 
+def test_capacity(reader, stockledger, applied):
+    """An hour is published at its rate and applied; how many connections there are is another test's."""
+    (reader.folder / "hour.jsonl").write_text(lines(*(buys(f"hour-{n}", GOODS) for n in range(20))) + "\n")
+    HowTo(reader, page("capacity.md")).rest()
+    assert stockledger("stock", GOODS)["on_hand"] == 1000 - 40
+
+
 def test_dead_letters(reader, stockledger, sender):
     """Each of the three ways out, for letters of its kind."""
     park(stockledger.environment, *(listing(f"late-{n}", f"goods-{n}") for n in range(2)))
