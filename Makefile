@@ -22,7 +22,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # A virtual environment that doesn't work, or that an old Python made since, is looked at again.
 $(shell $(BIN)/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || rm -f .venv/*.stamp)
 
-.PHONY: help demo test test-quick test-newest test-oldest coverage check docs reference release-check interface bench bench-cache bench-door bench-hot bench-all \
+.PHONY: help demo native test test-quick test-newest test-oldest coverage check docs reference release-check interface bench bench-cache bench-door bench-hot bench-all \
 	lock clean
 
 help:  ## this list
@@ -30,6 +30,11 @@ help:  ## this list
 
 demo: .venv/demo.stamp  ## the whole story in a minute, without Docker or Java
 	$(BIN)/stockledger demo $(ARGS)
+
+native: .venv/dev.stamp  ## build the native codec and install it into .venv; needs cargo
+	rm -rf build/native
+	$(BIN)/maturin build --quiet --release -m native/Cargo.toml -o build/native
+	$(BIN)/python -m pip install --quiet --no-deps --no-index --force-reinstall build/native/*.whl
 
 test: .venv/dev.stamp  ## all tests, on the best Kafka and Postgres that this machine offers
 	$(BIN)/pytest -n $(WORKERS) $(ARGS)
@@ -85,7 +90,7 @@ bench-all: .venv/dev.stamp  ## latency, growth, shapes that hurt and the produce
 
 lock:  ## resolve requirements/*.txt again after a change in pyproject.toml; needs uv
 	$(COMPILE) -o requirements/demo.txt
-	$(COMPILE) --group test --group check -o requirements/dev.txt
+	$(COMPILE) --group test --group check --group native -o requirements/dev.txt
 	$(COMPILE) --group docs -c requirements/dev.txt -o requirements/docs.txt
 
 clean:  ## remove .venv and everything generated

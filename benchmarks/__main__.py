@@ -5,6 +5,7 @@
     growth      rate, WAL and latency after 0 to 10 million processed messages; 30 minutes
     repeats     duplicates and rejections, as ratios to clean input; 5 minutes
     natural     the first load of a fresh ledger beside the same on an analysed one; 2 minutes
+    codec       the two codecs, one worker each, beside the limit; 3 minutes
     shapes      input that hurts: one SKU, Zipf, a million goods, a batch of one; 8 minutes
     hot         who waits for whom: shared goods, a flood, Postgres at a distance; 15 minutes a round
     cache       reads from a stock cache beside other ways, and how soon a commit is seen; 5 minutes
@@ -26,6 +27,7 @@ from types import ModuleType
 
 from benchmarks import (
     cache,
+    codec,
     gateway,
     growth,
     hot,
@@ -49,6 +51,7 @@ ALL: dict[str, ModuleType] = {
     "growth": growth,
     "repeats": repeats,
     "natural": natural,
+    "codec": codec,
     "shapes": shapes,
     "hot": hot,
     "cache": cache,

@@ -17,6 +17,7 @@ import structlog
 from benchmarks.testbed import PARTITIONS, Testbed
 from consumer.worker import Worker, WorkerSettings, rarely_collect_cycles
 from ledger import signals
+from ledger.codec import CodecName
 
 SPAWN = multiprocessing.get_context("spawn")
 READY_S = 120.0
@@ -37,6 +38,7 @@ class Layout:
     partitions: int = PARTITIONS
     spread: bool = False
     """Whether the records go to the lanes in turn, whatever their key: then lanes share their goods."""
+    codec: CodecName | None = None
 
 
 class Crew:
@@ -46,7 +48,9 @@ class Crew:
         # A frozen worker sends no heartbeats: it may stay so for as long as the topic is filled. (The mock
         # broker waits a session out at each rebalance.)
         kafka = {**bed.kafka, "session.timeout.ms": "45000" if bed.services.kafka.real else "6000"}
-        self._settings = WorkerSettings(dsn, kafka, (topic,), "bench", batch_size_max=layout.batch)
+        self._settings = WorkerSettings(
+            dsn, kafka, (topic,), "bench", batch_size_max=layout.batch, codec=layout.codec
+        )
         self._layout = layout
         self._processes = [SPAWN.Process(target=_work, args=(self._settings,)) for _ in range(layout.workers)]
 

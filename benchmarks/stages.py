@@ -12,6 +12,7 @@ from benchmarks.workload import Load
 from consumer.clients import open_consumer
 from consumer.records import available, delivery
 from consumer.worker import rarely_collect_cycles
+from ledger import codec
 from ledger.domain.delivery import Bad
 
 
@@ -36,6 +37,7 @@ def stage(bed: Testbed, topic: str, load: Load, layout: Layout, *, decodes: bool
 
 def _read(kafka: dict[str, str], topic: str, lanes: dict[int, int], decodes: bool, batch: int, pipe) -> None:
     rarely_collect_cycles()
+    codec.choose(None)
     consumer = open_consumer(kafka, group="bench-stage")
     consumer.list_topics(topic, timeout=10)  # else it takes up to a second to find the leaders
     pipe.send("ready")

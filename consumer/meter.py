@@ -13,6 +13,7 @@ from typing import Any
 from structlog.typing import EventDict
 
 from consumer.source import Source
+from ledger import codec
 from ledger.domain.delivery import Batch
 from ledger.domain.outcome import Outcome
 from ledger.store.connection import server
@@ -89,6 +90,7 @@ class WorkerMeter(Unwatched):
         self._look_due = now + TELL_INTERVAL_S
         self._counts, numbers = counts, self.numbers
         numbers.put(names.QUEUED, source.queued)
+        numbers.put(names.CODEC, 1, codec.in_use.name)
         numbers.drop(names.LAG)
         for lane, offsets in source.lags().items():
             numbers.put(names.LAG, offsets, self._group, lane.topic, str(lane.partition))

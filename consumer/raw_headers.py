@@ -13,8 +13,8 @@ from typing import Any
 from confluent_kafka import KafkaError, cimpl
 
 from consumer.clients import REQUEST_TIMEOUT_S, REQUIRED, KafkaProperties
-from ledger.domain import envelope
-from ledger.domain.delivery import Delivery, Headers, Lane, Unread, pack
+from ledger import codec
+from ledger.domain.delivery import Delivery, Headers, Lane, Unread
 from ledger.errors import BrokerUnavailable
 
 CONSUMER = 1
@@ -62,8 +62,9 @@ class RawReader:
             return found
         headers = self._headers(lane, found.offset)
         record, mark = found.record, found.mark
-        packed = pack(record.key, record.value, headers, mark.leader_epoch, mark.timestamp_ms)
-        return Delivery(found.offset, envelope.decode(headers, record.value), packed)
+        return codec.in_use.delivery(
+            found.offset, record.key, record.value, headers, mark.leader_epoch, mark.timestamp_ms
+        )
 
     def close(self) -> None:
         """End the client."""

@@ -22,7 +22,7 @@ from consumer.clients import (
     open_consumer,
 )
 from consumer.raw_headers import RawReader
-from ledger.domain import envelope
+from ledger import codec
 from ledger.domain.delivery import Bad, Delivery, Headers, Lane, Unread, pack
 from ledger.errors import BrokerUnavailable, OpenTransaction
 
@@ -154,4 +154,4 @@ def delivery(message: Message) -> Delivery:
     except Exception:  # noqa: BLE001 (the binding fails in several ways on header names that aren't UTF-8)
         bad = Bad("headers", "a header's name isn't UTF-8; the headers couldn't be read")
         return Unread(offset, bad, pack(key, value, None, epoch, time_ms))
-    return Delivery(offset, envelope.decode(headers, value), pack(key, value, headers, epoch, time_ms))
+    return codec.in_use.delivery(offset, key, value, headers, epoch, time_ms)

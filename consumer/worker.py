@@ -27,7 +27,8 @@ from consumer.silence import Silence
 from consumer.source import Source
 from consumer.traces import spans_of
 from consumer.watch import TopicWatch
-from ledger import failpoints
+from ledger import codec, failpoints
+from ledger.codec import CodecName
 from ledger.domain.delivery import Lane
 from ledger.domain.outcome import Outcome
 from ledger.errors import Contended, Fenced, Retry
@@ -58,6 +59,7 @@ class WorkerSettings:
     until_caught_up: bool = False
     batch_size_max: int = 5_000
     status_interval_s: float = 10.0
+    codec: CodecName | None = None
 
 
 @dataclass
@@ -91,6 +93,7 @@ class Worker:
     def __init__(
         self, settings: WorkerSettings, log: FilteringBoundLogger, meter: Unwatched | None = None
     ) -> None:
+        codec.choose(settings.codec)
         self.totals = Totals()
         self._meter = meter or Unwatched()
         self._spans = spans_of(settings.group)

@@ -15,6 +15,7 @@ Floors, imports go down only:
                 ledger.rebuilding.{build, swap}
                 ledger.rebuilding.{builder, create, follow, pace, retire}
                 ledger.rebuilding.fold
+                ledger.codec
                 ledger.batch_state
     1 storage   -- read models, and the only SQL
                 ledger.projections

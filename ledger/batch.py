@@ -20,13 +20,13 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ledger import failpoints
+from ledger import codec, failpoints
 from ledger.batch_state import Work
 from ledger.domain.decider import State
 from ledger.domain.delivery import Batch, Request
 from ledger.domain.outcome import Outcome
 from ledger.errors import Contended, Contradiction
-from ledger.store.connection.copy import Rows, in_order
+from ledger.store.connection.copy import Rows, TableLines
 from ledger.store.connection.database import Connection, rollback, transaction
 from ledger.store.connection.roundtrip import NOTHING, Before, Statement, execute, execute_together
 from ledger.store.tables import (
@@ -108,22 +108,20 @@ def _load(conn: Connection, work: Work) -> None:
 
 def _write(conn: Connection, work: Work, counts: Mapping[Outcome, int], epoch: int) -> int:
     """Write what only grows, each table in the order of its primary key; then the stock; seal and commit."""
-    register, events, cancelled = work.register_lines(), work.event_lines(), work.cancelled_lines()
-    conflicts, gaps = work.conflict_lines(), work.gap_lines()
-    digest = journal.digest(work.batch, counts, [register, events, cancelled, work.dead, conflicts, gaps])
+    tables = [
+        Rows(processed_message.COPY, codec.in_use.register_rows(work.register)),
+        Rows(event.COPY, codec.in_use.event_rows(work.entry, work.events)),
+        Rows(cancellation.COPY, TableLines(work.cancelled_lines())),
+        Rows(dead_letter.COPY, TableLines(work.dead)),
+        Rows(conflict.COPY, TableLines(work.conflict_lines())),
+        Rows(gap.COPY, TableLines(work.gap_lines())),
+    ]
+    digest = journal.digest(work.batch, counts, [rows.made for rows in tables])
     entry = journal.Entry(
         work.entry, work.batch, epoch, counts, digest, work.bumps_catalogue, work.head.stock_generation
     )
-    tables = [
-        Rows(processed_message.COPY, in_order(work.register_keys(), register)),
-        Rows(event.COPY, in_order(work.event_keys(), events)),
-        Rows(cancellation.COPY, cancelled),
-        Rows(dead_letter.COPY, work.dead),
-        Rows(conflict.COPY, conflicts),
-        Rows(gap.COPY, gaps),
-    ]
     try:
-        before = Before([rows for rows in tables if rows.lines], _projected(work))
+        before = Before([rows for rows in tables if len(rows.made)], _projected(work))
         failpoints.hit("seal")
         return _seal(conn, work, entry, before)
     except Contended as error:

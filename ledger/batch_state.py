@@ -16,7 +16,7 @@ from ledger.domain.outcome import Outcome, Rejection
 from ledger.domain.structs import CancelPurchaseStruct
 from ledger.domain.user import User
 from ledger.errors import Park
-from ledger.store.tables import cancellation, conflict, dead_letter, event, gap, processed_message
+from ledger.store.tables import cancellation, conflict, dead_letter, gap
 from ledger.store.tables.journal import Head
 from ledger.store.tables.processed_message import Processed
 
@@ -138,22 +138,6 @@ class Work:
         changed = self.changed_users()
         users = {id_: self.before.users.get(id_) for id_ in self.read_users if id_ not in changed}
         return users, self.missing_goods.difference(self.state.goods)
-
-    def register_lines(self) -> list[str]:
-        """The rows of the register, in the order of their offsets."""
-        return [processed_message.line(key, processed) for key, processed in self.register]
-
-    def event_lines(self) -> list[str]:
-        """The rows of the events, by ordinal; a stream's versions rise with it."""
-        return [event.line(self.entry, *each) for each in self.events]
-
-    def register_keys(self) -> list[tuple[str, str]]:
-        """The primary keys of `register_lines`."""
-        return [(key.id, key.source) for key, _ in self.register]
-
-    def event_keys(self) -> list[str]:
-        """What `event_lines` are ordered by: their streams. Within one their versions rise already."""
-        return [place.stream for _, place, _, _ in self.events]
 
     def cancelled_lines(self) -> list[str]:
         """The rows of the cancellations, in the order of their primary key."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -161,6 +161,10 @@ class Settings(BaseSettings):
         None,
         description="what this installation is called, on the dashboard's pages; `production` stands out",
     )
+    codec: Literal["python", "native"] | None = Field(
+        None,
+        description="what reads records and writes rows: `native` if it is installed, else `python`",
+    )
     kafka: Annotated[dict[str, str], NoDecode] = Field(
         {}, description="any property of librdkafka, with underscores for dots in a variable"
     )
@@ -241,7 +245,7 @@ class Settings(BaseSettings):
         """Every setting with its origin, fit to be shown: secrets are masked."""
         named = [
             ShownSetting(name, str(getattr(self, name) or "-"), self.origin(name))
-            for name in ("topic", "group", "source", "partition_by", "http", "tokens", "environment")
+            for name in ("topic", "group", "source", "partition_by", "http", "tokens", "environment", "codec")
         ]
         if self.hot_goods:
             hot = json.dumps(self.hot_goods, ensure_ascii=False), self.hot_by, self.hot_partitions or "-"

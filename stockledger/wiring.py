@@ -9,6 +9,7 @@ from consumer import admin, known_log
 from consumer.admin import TopicFacts
 from consumer.worker import WorkerSettings
 from gateway.till import Till
+from ledger import codec
 from ledger.api import Ledger
 from ledger.cache.stock_cache import StockCache
 from ledger.errors import LedgerError, TopicReplaced, TopicUnfit
@@ -91,7 +92,7 @@ def require_known_topic(settings: Settings, topic: str) -> None:
 def worker_settings(
     settings: Settings, *, start: str | None, until_caught_up: bool, batch_size_max: int
 ) -> WorkerSettings:
-    """What a worker needs to know. Connects to nothing."""
+    """What a worker needs to know. Connects to nothing. Raises BadSettings."""
     return WorkerSettings(
         dsn=settings.conninfo(),
         kafka=settings.kafka_properties(),
@@ -100,6 +101,7 @@ def worker_settings(
         start=start,
         until_caught_up=until_caught_up,
         batch_size_max=batch_size_max,
+        codec=codec.named(settings.codec).name,
     )
 
 

@@ -18,6 +18,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from psycopg import sql
 
+from ledger import codec
+from stockledger.settings import load
 from tests.support.lending import Line
 from tests.support.services import Services, find_services
 
@@ -41,6 +43,7 @@ def pytest_configure(config):
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the services are stopped, too
     # as in an active environment: else programs name themselves by their place in what they print
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    codec.choose(load().codec)
     given = config.getoption("--seed")
     config.stash[SEED] = random.randrange(2**32) if given is None else given
     if told := getattr(config, "workerinput", None):  # this is a worker of several
@@ -59,7 +62,7 @@ def pytest_unconfigure(config):
 
 
 def pytest_report_header(config):
-    return f"seed: {config.stash[SEED]}"
+    return f"seed: {config.stash[SEED]}, codec: {codec.in_use.name}"
 
 
 def pytest_collection_modifyitems(items):

@@ -65,6 +65,7 @@ SLOT_KEPT = Family(
     ("slot",),
     greatest=True,
 )
+CODEC = Family("stockledger_codec_info", "1 for the codec that the workers use.", ("codec",), greatest=True)
 WORKERS = Family("stockledger_workers", "Worker processes that run.")
 RESTARTS = Family("stockledger_worker_restarts_total", "Workers that died and are started again.")
 
@@ -123,7 +124,7 @@ BUILD = Family(
 
 RUN = (
     COMMANDS, APPLY, STEP, END_TO_END, LAG, QUEUED, REBALANCES, RETRIES, WAITED, DEAD_LETTERS,
-    SLOT_KEPT, READY,
+    SLOT_KEPT, CODEC, READY,
 )  # fmt: skip
 SUPERVISOR = (WORKERS, RESTARTS)
 PROJECT = (POSITION, LAG_ENTRIES, LAG_SECONDS, PROJECTED, PROJECTED_AT, WAITED, READY)

@@ -8,7 +8,8 @@ import platform
 from collections.abc import Iterable, Iterator
 from importlib import metadata
 
-from ledger.errors import MASK, LedgerError, Unavailable
+from ledger import codec
+from ledger.errors import MASK, BadSettings, LedgerError, Unavailable
 from stockledger import version
 from stockledger.doctor import kafka, postgres, relays
 from stockledger.doctor.finding import FAIL, OK, WARN, Finding
@@ -22,6 +23,7 @@ DISTRIBUTIONS = ("confluent-kafka", "psycopg", "pydantic", "typer")
 def examine(settings: Settings) -> Iterator[Finding]:
     """The findings, each as soon as it is made."""
     yield from _program()
+    yield _codec(settings)
     yield from _on_the_command_line(settings)
     topics = yield from kafka.examine(settings)
     of_database = list(postgres.examine(settings, topics))
@@ -49,6 +51,19 @@ def _program() -> Iterator[Finding]:
     yield Finding(OK, "versions", f"stockledger {version()}, Python {platform.python_version()}, {libraries}")
     for stranger in strangers():
         yield Finding(WARN, "environment", stranger, "correct the name, or unset it")
+
+
+def _codec(settings: Settings) -> Finding:
+    """Which one is in use, and whether a better one lies unused."""
+    try:
+        used = codec.named(settings.codec)
+    except BadSettings as error:
+        return Finding(FAIL, "codec", error.message, error.remedy)
+    if settings.codec is None and (why := codec.unfit()):
+        return Finding(
+            WARN, "codec", f"{used.name}: {why}", f"pip install 'stockledger[native]=={version()}'"
+        )
+    return Finding(OK, "codec", used.name)
 
 
 def _on_the_command_line(settings: Settings) -> Iterator[Finding]:

@@ -10,10 +10,13 @@ def config(call: Call) -> Answer:
 
     Needs no broker and no database. Secrets are masked.
     """
+    from ledger import codec
     from stockledger.settings import strangers
 
     settings = call.settings()
     rows, warnings = settings.rows(), strangers()
+    used = codec.named(settings.codec).name
+    rows = [row._replace(value=used) if row.name == "codec" else row for row in rows]
     call.out.table(("SETTING", "VALUE", "FROM"), rows)
     for warning in warnings:
         call.out.note(f"warn  {warning}", "yellow")

@@ -28,6 +28,7 @@ def status(
 
     `-` is what isn't known: the ledger has not met the lane, or no broker answers.
     """
+    from ledger import codec
     from stockledger.reports.status import read
     from stockledger.wiring import ledger
 
@@ -40,7 +41,8 @@ def status(
         found = read(book, settings)
     _show(call, found)
     follow = _follow_up(call, found, settings.topics)
-    return Answer(found.as_json(), next=follow, error=found.fault)
+    data = found.as_json() | {"codec": codec.named(settings.codec).name}
+    return Answer(data, next=follow, error=found.fault)
 
 
 def _watch(call: Call, look: "Callable[[], Status]") -> Answer:

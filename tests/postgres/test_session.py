@@ -7,7 +7,7 @@ import pytest
 
 from ledger.domain.commands import ListGoods
 from ledger.store.connection import database, roundtrip
-from ledger.store.connection.copy import Rows
+from ledger.store.connection.copy import Rows, TableLines
 from tests.support.batches import Lanes, says
 
 
@@ -65,7 +65,7 @@ def test_work_goes_on_while_rows_are_sent(conn):
     """COPY of more than the socket takes at once: every row arrives."""
     conn.meanwhile = lambda: True
     conn.execute("CREATE TEMP TABLE many (text text)")
-    rows = Rows("COPY many FROM STDIN", ["x" * 1000 + "\n"] * 20_000)
+    rows = Rows("COPY many FROM STDIN", TableLines(["x" * 1000 + "\n"] * 20_000))
     assert len(roundtrip.finish(conn, roundtrip.Before([rows]), b"SELECT", ())) == 1
     assert conn.execute("SELECT count(*) FROM many").fetchone() == (20_000,)
 

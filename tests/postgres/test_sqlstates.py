@@ -15,7 +15,7 @@ from ledger.errors import (
     UnsafeSettings,
 )
 from ledger.store.connection import database, roundtrip
-from ledger.store.connection.copy import Rows
+from ledger.store.connection.copy import Rows, TableLines
 from ledger.store.tables import cancellation, stock
 
 FAIL = """
@@ -71,7 +71,7 @@ def test_a_named_check_parks_the_record_and_every_other_check_stops(conn):
 def test_what_no_record_can_cause_stops_and_names_the_table(conn):
     """A table that isn't as it was made: every record after it would be parked, too."""
     conn.execute("ALTER TABLE ledger.cancellation ALTER entry TYPE smallint")
-    rows = Rows(cancellation.COPY, ["70000\tshop\tcanary\n"])
+    rows = Rows(cancellation.COPY, TableLines(["70000\tshop\tcanary\n"]))
     with pytest.raises(Defect, match=r"22003 \(cancellation\)") as raised, database.faults():
         roundtrip.finish(conn, roundtrip.Before([rows]), b"SELECT", ())
     assert "canary" not in raised.value.message

@@ -13,7 +13,7 @@ from ledger.domain.delivery import Bad, Delivery, Lane, Record
 from ledger.projections.registry import find
 from ledger.rebuilding.follow import follow_once
 from ledger.store.connection import copy, database, roundtrip
-from ledger.store.connection.copy import Rows
+from ledger.store.connection.copy import Rows, TableLines
 from ledger.store.connection.roundtrip import Before
 from ledger.store.rules import audit
 from ledger.store.schema import dump
@@ -713,7 +713,7 @@ def test_a_row_is_printed_as_it_was_sent(conn):
     def there_and_back(code: str, detail: str, record: Record) -> None:
         sent = dead_letter.line(7, Lane(TOPIC, 0), 1, Bad(code, detail), record)
         with conn.transaction(force_rollback=True):
-            roundtrip.finish(conn, Before([Rows(dead_letter.COPY, [sent])]), b"SELECT", ())
+            roundtrip.finish(conn, Before([Rows(dead_letter.COPY, TableLines([sent]))]), b"SELECT", ())
             assert copy.receive(conn, dead_letter.LINES, 7, 7) == {7: [sent.encode()]}
             assert dead_letter.in_range(conn, Lane(TOPIC, 0), 1, 2) == {1: record}
 

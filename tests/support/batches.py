@@ -9,10 +9,11 @@ Each lane keeps what was delivered (`delivered`), as Kafka would, so a test can 
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from ledger import codec
 from ledger.batch import Applied, apply_batch
 from ledger.domain.commands import AnyCommand, MessageKey, record_key
 from ledger.domain.delivery import Batch, Delivery, Gap, Lane, Record
-from ledger.domain.envelope import decode, encode
+from ledger.domain.envelope import encode
 from ledger.store.connection.database import Connection, transaction
 from ledger.store.tables import lane as lanes_table
 from ledger.store.tables.lane import Claim, Owner
@@ -37,7 +38,7 @@ def says(id: str, command: AnyCommand, *, source: str = SOURCE) -> Record:
 
 def read(offset: int, record: Record) -> Delivery:
     """The record as it is read at `offset`: a request, or a bad one."""
-    return Delivery(offset, decode(record.headers, record.value), record.packed())
+    return codec.in_use.delivery(offset, record.key, record.value, record.headers, -1, -1)
 
 
 def deliver(offset: int, key: MessageKey, command: AnyCommand) -> Delivery:

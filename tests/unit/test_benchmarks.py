@@ -172,6 +172,7 @@ def found_by(name):
         + [f"{stage} {n} x 100" for stage in ("limit", "consume", "decode", "ours") for n in (1, 2)],
         "growth": ["UUIDv7 0", "UUIDv4 0"],
         "repeats": ["clean"],
+        "codec": ["python", "native", "limit"],
         "natural": ["a grown ledger, analysed", "a fresh ledger"],
         "shapes": ["uniform, 1,000 goods"],
         "hot": CELLS,

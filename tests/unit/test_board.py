@@ -22,6 +22,7 @@ IN_NO_PANEL = {
     "stockledger_apply_duration_seconds",
     "stockledger_build_info",
     "stockledger_cache_position",
+    "stockledger_codec_info",
     "stockledger_projection_events_total",
     "stockledger_projection_last_applied_timestamp_seconds",
     "stockledger_projection_position",

@@ -17,12 +17,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from ledger.domain.commands import COMMANDS, BusinessId, KeyPart, Text
 from ledger.domain.delivery import Bad, Request
-from ledger.domain.envelope import decode
 from ledger.domain.events import EVENTS, payload
 from ledger.domain.structs import canonical
 from ledger.domain.upcast import load
 from stockledger import cli
 from tests.support import contract
+from tests.support.codecs import decode
 from tests.support.pages import Reader
 from tests.support.shapes import undocumented
 from tests.unit.strategies import commands, quick

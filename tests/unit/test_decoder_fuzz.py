@@ -11,7 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ledger.domain.delivery import Bad, Headers, Request
-from ledger.domain.envelope import DETAIL_MAX, decode, encode, fingerprint, judge, parse_fields
+from ledger.domain.envelope import DETAIL_MAX, encode, fingerprint, judge, parse_fields
+from tests.support.codecs import decode
 from tests.unit.strategies import commands, keys, quick
 
 QUICK = quick(100)

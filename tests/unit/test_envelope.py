@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from ledger.domain import structs
 from ledger.domain.commands import COMMANDS, ListGoods, MessageKey, ReceiveStock, record_key
 from ledger.domain.delivery import Bad, Headers, Request
-from ledger.domain.envelope import decode, encode, fingerprint, request
+from ledger.domain.envelope import encode, fingerprint, request
 from ledger.domain.structs import canonical
 from tests.support import contract
+from tests.support.codecs import decode
 from tests.unit.strategies import commands, keys, quick
 
 QUICK = quick(60)

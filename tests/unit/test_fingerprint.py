@@ -15,7 +15,7 @@ from hypothesis import given
 from ledger.domain.cause import stored_fingerprint
 from ledger.domain.commands import COMMANDS, CancelPurchase, MessageKey, RegisterUser
 from ledger.domain.delivery import Request
-from ledger.domain.envelope import decode, fingerprint
+from ledger.domain.envelope import fingerprint
 from ledger.domain.events import (
     GoodsListed,
     GoodsPurchased,
@@ -26,6 +26,7 @@ from ledger.domain.events import (
     UserRegistered,
     payload,
 )
+from tests.support.codecs import decode
 from tests.unit.strategies import commands, keys, quick
 
 VECTORS = json.loads(Path(__file__).with_name("fingerprints.json").read_text(encoding="utf-8"))

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from ledger.domain.commands import MessageKey
 from ledger.domain.decider import State, decide, evolve, fold
 from ledger.domain.delivery import Request
-from ledger.domain.envelope import decode
 from ledger.domain.events import GoodsListed, StockReceived
 from ledger.domain.outcome import Rejection
+from tests.support.codecs import decode
 from tests.support.model import Model
 from tests.unit.strategies import Line, opening_stocks, quick, stories
 

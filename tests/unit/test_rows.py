@@ -10,7 +10,7 @@ def test_rows_are_sent_by_primary_key():
     numbers = list(range(copy.BLOCK_CHARS // 5))
     keys = [f"{number:09}" for number in random.sample(numbers, len(numbers))]
     lines = [f"{number}\t{key}\n" for number, key in zip(numbers, keys, strict=True)]
-    blocks = [*copy.Rows("COPY t FROM STDIN", copy.in_order(keys, lines)).blocks()]
+    blocks = [*copy.TableLines(lines, keys).blocks()]
     by_key = sorted(lines, key=lambda line: line.split("\t")[1])
     assert b"".join(blocks).decode() == "".join(by_key)
     assert len(blocks) > 2
@@ -19,4 +19,4 @@ def test_rows_are_sent_by_primary_key():
 
 def test_no_rows_are_no_blocks():
     """Nothing is sent for none."""
-    assert [*copy.Rows("COPY t FROM STDIN", copy.in_order([], [])).blocks()] == []
+    assert [*copy.TableLines([], []).blocks()] == []

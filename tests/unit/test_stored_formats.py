@@ -12,6 +12,7 @@ from ledger.domain.goods import goods_stream
 from ledger.domain.outcome import Outcome
 from ledger.domain.user import user_stream
 from ledger.projections import registry
+from ledger.store.connection.copy import TableLines
 from ledger.store.schema import dump
 from ledger.store.tables import event, journal
 from ledger.verify import chain
@@ -51,7 +52,7 @@ ANCHOR = """\
 
 def test_the_digest_is_frozen():
     """An entry's digest covers its lane, offsets, counts and rows in this form, as sent and as stored."""
-    assert journal.digest(BATCH, COUNTS, TABLES).hex() == DIGEST
+    assert journal.digest(BATCH, COUNTS, map(TableLines, TABLES)).hex() == DIGEST
     stored = [[line.encode() for line in lines] for lines in TABLES]
     assert journal.stored_digest(ROW, stored).hex() == DIGEST
 
@@ -65,7 +66,7 @@ def test_the_hash_is_frozen():
 def test_no_order_of_the_outcomes_changes_them():
     """Counts are taken by name: whoever declares the outcomes in another order changes no digest."""
     turned = dict(reversed(COUNTS.items()))
-    assert journal.digest(BATCH, turned, TABLES).hex() == DIGEST
+    assert journal.digest(BATCH, turned, map(TableLines, TABLES)).hex() == DIGEST
     assert [str(outcome) for outcome in journal.COUNTED] == [
         "applied", "rejected", "duplicate", "conflict", "dead",
     ]  # fmt: skip

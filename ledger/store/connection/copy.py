@@ -6,7 +6,8 @@ second encoding. Source of the format: PostgreSQL 18, COPY, "Text Format"; array
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, LiteralString, NamedTuple
+from dataclasses import dataclass
+from typing import Any, LiteralString, NamedTuple, Protocol
 
 from ledger.store.connection.database import Connection, faults
 
@@ -22,17 +23,44 @@ def line(*values: Value) -> str:
     return "\t".join([_ENCODERS[type(value)](value) for value in values]) + "\n"
 
 
+class Made(Protocol):
+    """The rows of one table, made and not yet sent. (A codec makes some in another way than `TableLines`.)"""
+
+    def __len__(self) -> int: ...
+
+    def text(self) -> bytes:
+        """The lines in the order that a digest covers."""
+
+    def blocks(self) -> Iterable[bytes]:
+        """The lines in the order of the primary key, some at a time: a dead record may be large."""
+
+
 class Rows(NamedTuple):
-    """The rows of one table for a COPY: its statement, and the lines in the order in which they are sent."""
+    """The rows of one table for a COPY: its statement, and the rows."""
 
     statement: LiteralString
+    made: Made
+
+
+@dataclass(frozen=True)
+class TableLines:
+    """Rows as lines, in the order that a digest covers; sent in that of the `keys`, if there are any."""
+
     lines: Sequence[str]
+    keys: Sequence[Key] | None = None
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def text(self) -> bytes:
+        """See `Made`."""
+        return "".join(self.lines).encode()
 
     def blocks(self) -> Iterator[bytes]:
-        """The lines, some at a time: a dead record may be large."""
+        """See `Made`."""
         block: list[str] = []
         size = 0
-        for text in self.lines:
+        for text in self.lines if self.keys is None else in_order(self.keys, self.lines):
             block.append(text)
             size += len(text)
             if size > BLOCK_CHARS:

@@ -110,7 +110,7 @@ def _exchange_rows(pgconn: PGconn, query: bytes, tables: Sequence[Rows]) -> PQGe
         _require_success((yield from generators.fetch_many(pgconn)))
         if number == len(tables) - 1:
             failpoints.hit("sending")
-        for block in rows.blocks():
+        for block in rows.made.blocks():
             yield from generators.copy_to(pgconn, block, flush=False)
         pgconn.put_copy_end()
         yield from generators.send(pgconn)

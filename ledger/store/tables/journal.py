@@ -15,7 +15,7 @@ from psycopg.rows import class_row
 from ledger.domain.delivery import Batch, Lane
 from ledger.domain.outcome import Outcome
 from ledger.store.connection import roundtrip
-from ledger.store.connection.copy import line
+from ledger.store.connection.copy import Made, line
 from ledger.store.connection.database import Connection, confirm_commit, faults
 from ledger.store.connection.roundtrip import NOTHING, Before, Statement
 
@@ -205,15 +205,15 @@ def skipped(batch: Batch) -> int:
     return sum(gap.next_offset - gap.first_offset for gap in batch.gaps)
 
 
-def digest(batch: Batch, counts: Mapping[Outcome, int], tables: Iterable[list[str]]) -> bytes:
+def digest(batch: Batch, counts: Mapping[Outcome, int], tables: Iterable[Made]) -> bytes:
     """SHA-256 over the entry's counts and its rows as written.
 
-    `tables` holds the COPY lines of register (by offset), events (by ordinal), cancellations, dead letters,
+    `tables` holds the rows of register (by offset), events (by ordinal), cancellations, dead letters,
     conflicts and gaps (by offset). Each begins with its number of rows, so no row can pass for another's.
     """
     numbers = [counts.get(outcome, 0) for outcome in COUNTED]
     counted = line(*batch.lane, batch.first_offset, batch.next_offset, *numbers, skipped(batch))
-    return _digest(counted, ((len(lines), "".join(lines).encode()) for lines in tables))
+    return _digest(counted, ((len(rows), rows.text()) for rows in tables))
 
 
 def stored_digest(row: StoredEntry, tables: Iterable[list[bytes]]) -> bytes:
