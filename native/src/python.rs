@@ -1,6 +1,6 @@
 //! Python's objects in, Python's objects out. Whatever isn't plain goes to the functions that were given.
 
-use crate::record::{COMMANDS, Header, Value, plain};
+use crate::record::{COMMANDS, HEADERS_MAX, Header, Value, plain};
 use crate::{packed, rows};
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
@@ -152,6 +152,9 @@ impl Codec {
         let key = if key.is_none() { None } else { Some(key.cast::<PyBytes>().ok()?.as_bytes()) };
         let value = value.cast::<PyBytes>().ok()?.as_bytes();
         let list = headers.cast::<PyList>().ok()?;
+        if list.len() > HEADERS_MAX {
+            return None;
+        }
         let mut owned = Vec::with_capacity(list.len());
         for header in list {
             let header = header.cast_into::<PyTuple>().ok()?;

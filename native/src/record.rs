@@ -7,7 +7,8 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use sha2::{Digest, Sha256};
 use std::fmt;
 
-const HEADERS_MAX: usize = 16;
+/// More than these are looked at in Python, however many they are.
+pub const HEADERS_MAX: usize = 16;
 const KEY_PART_MAX: usize = 128;
 const ID_MAX: usize = 64;
 const TEXT_MAX: usize = 200;
@@ -27,7 +28,7 @@ pub enum Value<'a> {
     Number(i64),
 }
 
-/// A field of a command. (No name of a field is of use without what it may hold.)
+/// A field of a command.
 #[derive(Debug, PartialEq)]
 pub struct Field {
     pub name: &'static str,

@@ -12,7 +12,7 @@ import pytest
 from ledger.domain import envelope, structs
 from ledger.domain.commands import COMMANDS
 from ledger.domain.delivery import Bad, Headers
-from tests.support.codecs import decode
+from ledger.domain.envelope import decode
 
 FIELDS = {"goods_id": "tea", "quantity": 5}
 VALUE = json.dumps(FIELDS).encode()
