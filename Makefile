@@ -22,7 +22,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # A virtual environment that doesn't work, or that an old Python made since, is looked at again.
 $(shell $(BIN)/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || rm -f .venv/*.stamp)
 
-.PHONY: help demo native test test-quick test-newest test-oldest coverage check docs reference release-check interface bench bench-cache bench-door bench-hot bench-all \
+.PHONY: help demo native test test-quick test-newest test-oldest coverage check docs reference release-check interface bench bench-cache bench-door bench-hot bench-peers bench-all \
 	lock clean
 
 help:  ## this list
@@ -84,6 +84,9 @@ bench-door: .venv/dev.stamp  ## the HTTP door beside a constant answer, and slow
 
 bench-hot: .venv/dev.stamp  ## who waits for whom, by workers, batch and distance; 15 minutes a round on 2 calm cores
 	$(BIN)/python -m benchmarks hot $(ARGS)
+
+bench-peers: .venv/dev.stamp  ## both codecs beside Kafka Streams and the usual ways; 2 minutes a round on 2 calm cores
+	$(BIN)/python -m benchmarks peers $(ARGS)
 
 bench-all: .venv/dev.stamp  ## latency, growth, shapes that hurt and the producer, too; about an hour
 	$(BIN)/python -m benchmarks all $(ARGS)

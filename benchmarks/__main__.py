@@ -10,6 +10,7 @@
     hot         who waits for whom: shared goods, a flood, Postgres at a distance; 15 minutes a round
     cache       reads from a stock cache beside other ways, and how soon a commit is seen; 5 minutes
     gateway     purchases and reads over HTTP beside a constant answer and slow clients; 4 minutes a round
+    peers       both codecs beside Kafka Streams (Java, Maven) and the usual ways; 2 minutes a round
     soak        ten minutes of purchases under four readers of caches; 12 minutes
     producer    `publish` beside librdkafka's own producer; 1 minute (10 million lines: --lines 10000000)
     relay       the relay beside a plain transactional producer, and beside a worker; 3 minutes
@@ -33,6 +34,7 @@ from benchmarks import (
     hot,
     latency,
     natural,
+    peers,
     producer,
     relay,
     repeats,
@@ -56,6 +58,7 @@ ALL: dict[str, ModuleType] = {
     "hot": hot,
     "cache": cache,
     "gateway": gateway,
+    "peers": peers,
     "soak": soak,
     "producer": producer,
     "relay": relay,

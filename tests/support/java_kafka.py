@@ -135,16 +135,15 @@ def java() -> str:
     return found
 
 
-def jars() -> Path:
-    """The folder of Kafka's jars, fetched once per version of the pom; raises `NotUsable` if Maven can't."""
-    pom = HERE / "pom.xml"
+def jars(pom: Path = HERE / "pom.xml") -> Path:
+    """The folder of a pom's jars, fetched once per version of it; raises `NotUsable` if Maven can't."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stockledger"
-    target = cache / f"kafka-{VERSION}-{hashlib.sha256(pom.read_bytes()).hexdigest()[:16]}"
+    target = cache / f"{pom.parent.name}-{VERSION}-{hashlib.sha256(pom.read_bytes()).hexdigest()[:16]}"
     if target.exists():
         return target
     maven = shutil.which("mvn")
     if maven is None:
-        raise NotUsable("no mvn on the PATH to fetch Kafka's jars")
+        raise NotUsable("no mvn on the PATH to fetch the jars")
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as half:
         fetch = [
@@ -154,7 +153,7 @@ def jars() -> Path:
         try:
             done = subprocess.run(fetch, check=False, capture_output=True, text=True, timeout=FETCH_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            raise NotUsable(f"mvn did not fetch Kafka's jars within {FETCH_TIMEOUT_S} s") from None
+            raise NotUsable(f"mvn did not fetch the jars within {FETCH_TIMEOUT_S} s") from None
         if done.returncode:
             raise NotUsable(f"mvn failed: {done.stdout.strip().partition(chr(10))[0]}")
         if not target.exists():

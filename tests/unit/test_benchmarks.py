@@ -16,6 +16,7 @@ from benchmarks import hot, measure, report, result
 from benchmarks.__main__ import ALL
 from benchmarks.latency import Sightings, waits
 from benchmarks.measure import Run, Spread, percentile
+from benchmarks.peers import STREAMS
 from benchmarks.plot import Series, chart
 from benchmarks.result import Runs
 from benchmarks.workload import Record, Workload, encoded
@@ -177,6 +178,7 @@ def found_by(name):
         "shapes": ["uniform, 1,000 goods"],
         "hot": CELLS,
         "cache": ["get, update", "HostCache.get", "a worker alone", "beside 20 polling caches"],
+        "peers": ["naive", "executemany", "limit 1 x 5000", "ours 1 x 5000, python", STREAMS],
         "producer": ["publish", "raw, reports", "raw"],
         "relay": ["relay", "raw", "a worker alone", "beside a relay", "the relay meanwhile"],
     }
