@@ -26,6 +26,7 @@ NAIVE, EXECUTEMANY = 1_500, 20_000
 THREADS = 2
 BATCHES = {1: 5_000, 2: 20_000}
 """The size of a batch by the number of workers."""
+COSTS = ("cpu_worker_us", "cpu_postgres_us", "cpu_broker_us")
 STREAMS = f"Kafka Streams, {THREADS} threads"
 PROMISES = {
     "naive": "no conflicts, no order, no proof",
@@ -87,7 +88,7 @@ def tables(found: dict[str, Any]) -> str:
             name, spread_cell(runs.rate(name)),
             *(spread_cell(runs.ratio(name, other), 2) for other in others),
             spread_cell(runs.ratio(name, limit), 2) if (limit := _limit(name)) else "-",
-            *(cell(runs.middle(name, each)) for each in ("cpu_worker_us", "cpu_postgres_us", "cpu_broker_us")),
+            *(cell(runs.middle(name, each)) for each in COSTS),
             cell(runs.middle(name, "memory_mb"), 0), PROMISES[name if name in PROMISES else name.split()[0]],
         ]
         for name in runs.by_name

@@ -18,7 +18,7 @@ from benchmarks import checks, measure
 from benchmarks.measure import Run
 from benchmarks.testbed import PARTITIONS, Testbed
 from benchmarks.workload import STOCK_EACH, Load
-from tests.support.java_kafka import java, jars
+from tests.support.java_kafka import jars, java
 
 HERE = Path(__file__).with_name("streams")
 READ_S = 120.0
