@@ -28,7 +28,7 @@ UNITS = (
 )
 LABELS = {
     *("outcome", "step", "kind", "code", "status", "consumergroup", "topic", "partition", "projection"),
-    *("method", "route", "version", "python", "slot"),
+    *("method", "route", "version", "python", "slot", "codec"),
 }
 """Each has few values, whatever is bought: none is the id of anything."""
 
