@@ -1,8 +1,5 @@
 """`relay --http`: what a relay says of itself, also while what it needs is away, and while it ends."""
 
-import http.client
-import threading
-
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -32,27 +29,8 @@ def test_it_says_how_it_stands_until_it_ends(relayed):
         watcher.shows("stockledger_relay_records_total", published, kind=kind)
     assert watcher.value("stockledger_relay_lag_seconds_count") >= 1
     assert watcher.live
-    answers, torn = [], []
-
-    def scrape():
-        while True:
-            try:
-                answers.append(watcher.get("/metrics").text)
-            except OSError:
-                return
-            except http.client.HTTPException as fault:  # nothing came, which is a refusal, or a part
-                torn.append(fault)
-                return
-
-    threads = [threading.Thread(target=scrape) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    wait_for("answers", lambda: len(answers) > 10)
-    relay.terminates(STOP_BUDGET_S)
-    for thread in threads:
-        thread.join()
-    assert all(answer.endswith("\n") and "stockledger_build_info" in answer for answer in answers)
-    assert [fault for fault in torn if isinstance(fault, http.client.IncompleteRead)] == []
+    with watcher.scraped_without_pause():
+        relay.terminates(STOP_BUDGET_S)
 
 
 def test_while_the_database_is_away_it_is_live_and_not_ready(relayed):

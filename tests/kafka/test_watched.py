@@ -1,10 +1,8 @@
 """`--http`: what each verb that goes on says of itself, on real services, also while these are away."""
 
-import http.client
 import os
 import signal
 import socket
-import threading
 from contextlib import closing
 
 import pytest
@@ -182,28 +180,8 @@ def test_a_scrape_during_the_end_is_whole_or_refused(group, sender):
     run = group.start(*HTTP)
     watcher = Watcher.of(run)
     wait_for("readiness", lambda: watcher.ready)
-    answers, torn = [], []
-
-    def scrape():
-        while True:
-            try:
-                answers.append(watcher.get("/metrics").text)
-            except OSError:
-                return
-            except http.client.HTTPException as fault:  # nothing came, which is a refusal, or a part
-                torn.append(fault)
-                return
-
-    threads = [threading.Thread(target=scrape) for _ in range(3)]
-    with closing(socket.create_connection((watcher.host, watcher.port))):
-        for thread in threads:
-            thread.start()
-        wait_for("answers", lambda: len(answers) > 10)
+    with closing(socket.create_connection((watcher.host, watcher.port))), watcher.scraped_without_pause():
         run.terminates(STOP_BUDGET_S)
-    for thread in threads:
-        thread.join()
-    assert all(answer.endswith("\n") and "stockledger_build_info" in answer for answer in answers)
-    assert [fault for fault in torn if isinstance(fault, http.client.IncompleteRead)] == []
 
 
 # The others

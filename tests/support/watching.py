@@ -2,6 +2,9 @@
 
 import http.client
 import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -72,3 +75,32 @@ class Watcher:
     def shows(self, name: str, value: float, **labels: str) -> None:
         """Wait until it has that value."""
         wait_for(f"{name} {labels} {value}", lambda: self.value(name, **labels) == value)
+
+    @contextmanager
+    def scraped_without_pause(self) -> Iterator[None]:
+        """Meanwhile three ask for the metrics again and again, until they are refused.
+
+        By then the process has ended, inside the block. Each answer was whole, or there was none.
+        """
+        answers: list[str] = []
+        torn: list[http.client.HTTPException] = []
+
+        def scrape() -> None:
+            while True:
+                try:
+                    answers.append(self.get("/metrics").text)
+                except OSError:
+                    return
+                except http.client.HTTPException as fault:  # nothing came, which is a refusal, or a part
+                    torn.append(fault)
+                    return
+
+        threads = [threading.Thread(target=scrape) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        wait_for("answers", lambda: len(answers) > 10)
+        yield
+        for thread in threads:
+            thread.join()
+        assert all(answer.endswith("\n") and "stockledger_build_info" in answer for answer in answers)
+        assert [fault for fault in torn if isinstance(fault, http.client.IncompleteRead)] == []
