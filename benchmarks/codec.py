@@ -23,13 +23,18 @@ def run(bed: Testbed, options: Options) -> dict[str, Any]:
     load = encoded(workload)
     limit = Limit(bed, workload, load)
     runs = Runs()
-    names: list[CodecName] = ["python"] if codec.named(None) is codec.PYTHON else ["python", "native"]
-    if len(names) < 2:
-        bed.skip("the native codec isn't installed here: make native")
-    layouts = {name: Layout(batch=BATCH, codec=name) for name in names}
+    layouts = {name: Layout(batch=BATCH, codec=name) for name in codecs(bed)}
     field = {name: partial(ours, bed, workload, load, layout) for name, layout in layouts.items()}
     runs.play(options.rounds, field | {LIMIT: partial(limit.run, len(load), 1, BATCH)})
     return {"workload": vars(workload), "batch": BATCH, "runs": runs.as_json()}
+
+
+def codecs(bed: Testbed) -> list[CodecName]:
+    """Those that this machine has."""
+    if codec.named(None) is codec.PYTHON:
+        bed.skip("the native codec isn't installed here: make native")
+        return ["python"]
+    return ["python", "native"]
 
 
 def tables(found: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ their first command on.
 from functools import partial
 from typing import Any
 
+from benchmarks.codec import codecs
 from benchmarks.limit import Limit
 from benchmarks.ours import ours
 from benchmarks.processes import Layout
@@ -15,8 +16,6 @@ from benchmarks.streams import fetched, streams
 from benchmarks.testbed import Testbed
 from benchmarks.usual import executemany, one_by_one
 from benchmarks.workload import Workload, encoded
-from ledger.codec import CodecName, named
-from ledger.errors import BadSettings
 from tests.support.java_kafka import NotUsable
 
 COMMANDS = 400_000
@@ -52,22 +51,13 @@ def run(bed: Testbed, options: Options) -> dict[str, Any]:
         }
         for workers, batch in BATCHES.items():
             field[f"limit {workers} x {batch}"] = partial(limit.run, len(mine), workers, batch)
-            for codec in _codecs(bed):
+            for codec in codecs(bed):
                 layout = Layout(workers, batch, codec=codec)
                 field[f"ours {workers} x {batch}, {codec}"] = partial(ours, bed, workload, mine, layout)
         if _has_streams(bed):
             field[STREAMS] = partial(streams, bed, load, THREADS)
         runs.play(options.rounds, field)
     return {"workload": vars(workload), "runs": runs.as_json()}
-
-
-def _codecs(bed: Testbed) -> list[CodecName]:
-    try:
-        named("native")
-    except BadSettings as why:
-        bed.skip(f"the native codec: {why.message}")
-        return ["python"]
-    return ["python", "native"]
 
 
 def _has_streams(bed: Testbed) -> bool:

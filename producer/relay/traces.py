@@ -44,7 +44,7 @@ class RelaySpans(Untold):
             together = [*group]
             attributes = tracing.messaging("send", "send", topic)
             attributes["messaging.batch.message_count"] = len(together)
-            # Not as the current one: what is current when a generator is left behind would stay so.
+            # Not as the current one: what is current in a generator that nobody finishes would stay so.
             span = self._tracer.start_span(f"send {topic}", kind=SpanKind.PRODUCER, attributes=attributes)
             try:
                 yield from together

@@ -24,21 +24,22 @@ def examine(conn: Connection) -> Iterator[Finding]:
 
 
 def _slots(found: list[ReplicationSlot]) -> Iterator[Finding]:
-    for slot in found:
+    wrong = {slot: why for slot in found if (why := _wrong(slot))}
+    for slot, why in wrong.items():
         kept = f"Postgres keeps {_mb(slot.kept)} of its log for {slot.name}"
         drop = f"bring its reader back, or: SELECT pg_drop_replication_slot('{slot.name}');"
-        if slot.status in LOSING:
-            yield Finding(
-                WARN, "slots", f"{kept}, which is {slot.status}: its reader must be made anew", drop
-            )
-        elif not slot.is_active:
-            yield Finding(WARN, "slots", f"{kept}, whose reader is away: the disk fills", drop)
-        elif slot.kept > KEPT_MAX:
-            yield Finding(WARN, "slots", f"{kept}, whose reader lags: the disk fills", drop)
-    if not found:
-        yield Finding(OK, "slots", "none")
-    elif all(slot.is_active and slot.kept <= KEPT_MAX and slot.status not in LOSING for slot in found):
-        yield Finding(OK, "slots", f"{counted(len(found), 'slot')}, all read")
+        yield Finding(WARN, "slots", f"{kept}, {why}", drop)
+    if not wrong:
+        yield Finding(OK, "slots", f"{counted(len(found), 'slot')}, all read" if found else "none")
+
+
+def _wrong(slot: ReplicationSlot) -> str:
+    """What is wrong with it; empty where its reader keeps up."""
+    if slot.status in LOSING:
+        return f"which is {slot.status}: its reader must be made anew"
+    if not slot.is_active:
+        return "whose reader is away: the disk fills"
+    return "whose reader lags: the disk fills" if slot.kept > KEPT_MAX else ""
 
 
 def _mb(size: int) -> str:
