@@ -118,4 +118,4 @@ def application(door: Door, version: str) -> FastAPI:
 def _response(request: Request, problem: Problem) -> Response:
     if is_page(request.scope["path"]):
         return Response(refusal(problem, request.scope), problem.status, problem.headers, HTML)
-    return Response(written(problem.body), problem.status, problem.headers, MEDIA_TYPE)
+    return Response(written(problem.told()), problem.status, problem.headers, MEDIA_TYPE)

@@ -138,6 +138,9 @@ class ProblemBody(BaseModel):
     remedy: str = Field(description="The one next step.")
     retryable: bool = Field(description="Whether the same request may be answered later.")
     field: str | None = Field(None, description="What in the request is wrong.")
+    trace_id: str | None = Field(
+        None, pattern="^[0-9a-f]{32}$", description="The trace that the request is in, where it has one."
+    )
 
 
 class AliveBody(BaseModel):

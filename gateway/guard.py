@@ -239,7 +239,7 @@ class _Answering:
 
     async def refuse(self, problem: Problem) -> None:
         """Answer with the problem; with a page where people look."""
-        text = refusal(problem, self._scope) if self._is_page else written(problem.body)
+        text = refusal(problem, self._scope) if self._is_page else written(problem.told())
         media = HTML if self._is_page else MEDIA_TYPE
         headers = {"content-type": media, "content-length": str(len(text)), **problem.headers}
         encoded = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]

@@ -158,7 +158,7 @@ def conflict(found: RecordedOutcome) -> Problem:
 
 
 def _refused(problem: Problem) -> HttpAnswer:
-    return HttpAnswer(problem.status, problem.body, problem.headers)
+    return HttpAnswer(problem.status, problem.told(), problem.headers)
 
 
 def body_of(found: RecordedOutcome) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from http import HTTPStatus
 from typing import Any, Self
 
 from ledger.errors import Defect, HistoryChanged, LedgerError, Retry, Stale
+from ledger.telemetry import tracing
 
 JSON = "application/json"
 MEDIA_TYPE = "application/problem+json"
@@ -72,6 +73,11 @@ class Problem(Exception):
             "retryable": retryable,
             **facts,
         }
+
+    def told(self) -> dict[str, Any]:
+        """The body as the client gets it: with the id of the trace that its request is in, if in any."""
+        trace_id = tracing.trace_id()
+        return self.body | {"trace_id": trace_id} if trace_id else self.body
 
     @classmethod
     def of(cls, error: LedgerError, **facts: Any) -> Self:

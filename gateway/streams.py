@@ -96,4 +96,4 @@ def _event(stored: StoredEvent, source: str) -> bytes:
 
 
 def _fault(error: LedgerError) -> bytes:
-    return b"event: problem\ndata: " + written(Problem.of(error).body) + b"\n"
+    return b"event: problem\ndata: " + written(Problem.of(error).told()) + b"\n"

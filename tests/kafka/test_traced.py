@@ -154,6 +154,25 @@ def test_a_request_is_in_its_client_s_trace(group, recorded):
     assert (kept["ce_traceparent"] or b"").decode().split("-")[1:3] == [TRACE, f"{sent.context.span_id:016x}"]
 
 
+def test_a_refusal_names_its_trace(group, recorded):
+    """Of an endpoint, of a line among others, of the framework and of the guard: by the client's own trace,
+    else by the one that the gateway began."""
+    asked = {"traceparent": CLIENT}
+    lines = {"Content-Type": "application/x-ndjson", "Prefer": "wait=30"} | asked
+    with gateway(group) as door, group.running():
+        assert "trace_id" not in door.buys("order-1", headers=asked).body
+        other = {"type": "PurchaseGoods", "id": "order-1", "user_id": USER, "goods_id": GOODS, "quantity": 2}
+        [line] = door("POST", "/v1/commands", json.dumps(other), lines).body
+        bad = door("GET", "/v1/stock/tea?as_of=x", headers=asked)
+        none = door("GET", "/none", headers=asked)
+        guarded = door("GET", "/v1/status", headers={"host": "evil.example"} | asked)
+        own = door("GET", "/v1/stock/tea?as_of=x")
+        spans = recorded.waits_for("GET /v1/stock/{goods_id}", times=2)
+    assert (line["status"], bad.status, none.status, guarded.status) == (422, 400, 404, 400)
+    assert {each["trace_id"] for each in (line, bad.body, none.body, guarded.body)} == {TRACE}
+    assert [own.body["trace_id"]] == [f"{span.context.trace_id:032x}" for span in spans if not span.parent]
+
+
 def test_each_endpoint_is_one_name(group, recorded):
     """Whatever is in the path. Probes have no span; what isn't there has one without a route."""
     with gateway(group) as door:
