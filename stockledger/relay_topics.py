@@ -72,9 +72,11 @@ class KafkaTopics:
 
 
 def _require_fit(facts: TopicFacts, *, compacted: bool) -> None:
-    if facts.cleanup_policy and ("compact" in facts.cleanup_policy) != compacted:
-        wanted = "compact" if compacted else "delete"
-        why = "it would grow for ever" if compacted else "Kafka would remove what was relayed"
+    wanted = "compact" if compacted else "delete"
+    if facts.cleanup_policy not in ("", wanted):
+        why = "Kafka would remove what was relayed"
+        if compacted:
+            why = "it has to keep the last record of each key, and only that"
         raise TopicUnfit(
             f"the topic {facts.name} has cleanup.policy={facts.cleanup_policy}: {why}",
             remedy=f"set cleanup.policy={wanted} on the topic {facts.name}",

@@ -114,6 +114,14 @@ def _group(kafka: dict[str, str], name: str, topics: list[TopicFacts]) -> Findin
     return Finding(OK, "group", group.examine(kafka, name, [facts.name for facts in topics]))
 
 
+def retention(facts: TopicFacts, danger: str) -> Finding:
+    """For how long the topic keeps what is in it, and what is to be feared where that isn't long."""
+    days = facts.retention_ms / DAY_MS
+    if 0 <= days < RETENTION_MIN_DAYS:
+        return Finding(WARN, "retention", f"{days:.1f} days: {danger}", f"raise retention.ms on {facts.name}")
+    return Finding(OK, "retention", "for ever" if days < 0 else f"{days:.0f} days")
+
+
 def _topic(facts: TopicFacts) -> Iterator[Finding]:
     """What the topic is set to."""
     if "compact" in facts.cleanup_policy:
@@ -121,12 +129,7 @@ def _topic(facts: TopicFacts) -> Iterator[Finding]:
         yield Finding(FAIL, "cleanup.policy", found, f"set cleanup.policy=delete on {facts.name}")
     else:
         yield Finding(OK, "cleanup.policy", facts.cleanup_policy or "not told by this broker")
-    days = facts.retention_ms / DAY_MS
-    if 0 <= days < RETENTION_MIN_DAYS:
-        found = f"{days:.1f} days: commands are gone if no worker runs for so long"
-        yield Finding(WARN, "retention", found, f"raise retention.ms on {facts.name}")
-    else:
-        yield Finding(OK, "retention", "for ever" if days < 0 else f"{days:.0f} days")
+    yield retention(facts, "commands are gone if no worker runs for so long")
     if 0 <= facts.in_sync < facts.min_insync_replicas:
         found = (
             f"{facts.in_sync} in sync, min.insync.replicas {facts.min_insync_replicas}: no command is taken"

@@ -1,9 +1,11 @@
-"""The doctor on relays: whether each can go on, and somebody lets it."""
+"""The doctor on relays: whether each can go on, somebody lets it, and its topics keep what it published."""
 
 from collections.abc import Iterator
 from functools import partial
 
 from ledger.shell import command
+from producer.relay.outputs import Outputs
+from stockledger.doctor import kafka
 from stockledger.doctor.finding import FAIL, OK, WARN, Finding, Findings, attempt
 from stockledger.relay_topics import KafkaTopics
 from stockledger.reports import relays
@@ -29,7 +31,8 @@ def _found(settings: Settings) -> list[tuple[RelayStatus, int]]:
 
 
 def _relay(settings: Settings, relay: RelayStatus, sessions: int) -> Findings[None]:
-    if (yield from attempt("relay", KafkaTopics(settings, relay.to).inspect)) is None:
+    topics = yield from attempt("relay", KafkaTopics(settings, relay.to).inspect)
+    if topics is None:
         return
     if relay.why is not None:
         yield Finding(FAIL, "relay", str(relay), ANOTHER)
@@ -37,3 +40,7 @@ def _relay(settings: Settings, relay: RelayStatus, sessions: int) -> Findings[No
         yield Finding(WARN, "relay", f"{relay}, and no relay is connected", command("relay --to", relay.to))
     else:
         yield Finding(OK, "relay", str(relay))
+    outputs = Outputs.of(relay.to)
+    for name in (outputs.events, outputs.outcomes):
+        kept = kafka.retention(topics[name], "what readers have missed by then is nowhere else in Kafka")
+        yield kept._replace(found=f"{name}: {kept.found}")

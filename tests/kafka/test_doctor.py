@@ -76,10 +76,7 @@ def test_a_topic_that_takes_no_command(group):
 
 @pytest.mark.slow
 def test_how_far_each_relay_is(relayed):
-    """`status` and `doctor` find the ledger's relays by what they have written, and say what each lacks.
-
-    `doctor` says so, too, where a topic is kept in the wrong way.
-    """
+    """`status` and `doctor` find the ledger's relays by what they have written, and say what each lacks."""
     cli, topic = relayed.group.cli, relayed.group.topic
     assert [each for each in cli("status")["relays"] if each["to"] == topic] == []
     assert finds(cli, "relay") == []
@@ -106,7 +103,27 @@ def test_how_far_each_relay_is(relayed):
     [(_, words)] = finds(cli, "connected")
     assert "relay 1" in words
     running.terminates()
-    set_up(relayed.admin, relayed.outputs.events, "cleanup.policy", "compact")
-    [(level, words)] = finds(cli, "relay", exits=1)
-    assert level == "fail"
-    assert relayed.outputs.events in words
+
+
+@pytest.mark.slow
+def test_what_a_relay_published_is_kept(relayed):
+    """Events and outcomes as long as readers may be away; of the stock the last of each key, for ever."""
+    cli, outputs = relayed.group.cli, relayed.outputs
+    relayed.catches_up()
+    kept = [found for found in finds(cli, "retention") if relayed.group.topic in found[1]]
+    assert kept == [("ok", f"{name}: 7 days") for name in (outputs.events, outputs.outcomes)]
+    set_up(relayed.admin, outputs.outcomes, "retention.ms", str(DAY_MS // 2))
+    [(level, words)] = [found for found in finds(cli, "retention") if found[0] != "ok"]
+    assert level == "warn"
+    assert words.startswith(f"{outputs.outcomes}: 0.5 days")
+    for topic, right, wrong in (
+        (outputs.events, "delete", "compact"),
+        (outputs.stock, "compact", "delete"),
+        (outputs.stock, "compact", "compact,delete"),
+        (outputs.positions, "compact", "compact,delete"),
+    ):
+        set_up(relayed.admin, topic, "cleanup.policy", wrong)
+        [(level, words)] = finds(cli, "relay", exits=1)
+        assert level == "fail"
+        assert f"{topic} has cleanup.policy={wrong}" in words
+        set_up(relayed.admin, topic, "cleanup.policy", right)
