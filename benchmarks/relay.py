@@ -29,7 +29,8 @@ from ledger.errors import LedgerError
 from ledger.store.reads.lag import JournalLag
 from producer import client
 from producer.relay.outputs import OutgoingRecord, Outputs
-from producer.relay.relay import RECORDS, Relay, RelayTerms
+from producer.relay.relay import Relay, RelayTerms
+from producer.relay.steps import RECORDS
 from producer.relay.told import RelayedStep, RelayLog
 from stockledger import relay_topics
 from stockledger.settings import Settings, load
@@ -121,6 +122,7 @@ def _relay_anew(bed: Testbed, dsn: str, expected: int) -> Run:
 
 
 def _relay(kafka: dict[str, str], dsn: str, prefix: str, count: Any, ends: bool, pipe) -> None:
+    rarely_collect_cycles()
     settings, log = _settings(kafka, dsn), _Count(count)
     terms = RelayTerms(settings.kafka_properties(), Outputs.of(prefix), 0, ends)
     topics = relay_topics.KafkaTopics(settings, prefix)
@@ -171,7 +173,7 @@ def _published(kafka: dict[str, str], source: Outputs, to: Outputs) -> Iterator[
         lanes = [Lane(topic, partition) for partition in range(PARTITIONS)]
         for lane, marks in admin.watermarks(kafka, lanes).all().items():
             for each in records.messages(kafka, lane, marks.first, marks.stable):
-                headers = tuple(cast("list[tuple[str, bytes]]", each.headers()) or ())
+                headers = cast("list[tuple[str, bytes]]", each.headers()) or []
                 yield OutgoingRecord(other, each.key() or b"", each.value() or b"", headers)
 
 

@@ -14,10 +14,11 @@ from urllib.parse import quote
 
 from ledger.domain.envelope import JSON_TYPE, SPEC_VERSION, TYPE_PREFIX, TYPE_VERSION
 from ledger.domain.events import AnyEvent, payload
-from ledger.domain.upcast import load
+from ledger.domain.upcast import are_current, load
 from ledger.errors import UnreadableEvent
 from ledger.store.connection.database import Connection, faults
 from ledger.store.reads import history
+from ledger.store.reads.columns import EventColumns
 from ledger.store.reads.history import Piece, StoredEvent, Wanted
 from ledger.store.tables import identity
 
@@ -52,6 +53,20 @@ def event(stored: StoredEvent) -> AnyEvent:
             type=stored.type,
             remedy="use the version of stockledger that wrote it; if this is it, stockledger verify",
         ) from error
+
+
+def of_today(stored: EventColumns) -> EventColumns:
+    """The same events as `event` makes them: types and payloads in today's shape. Raises UnreadableEvent."""
+    types, payloads = stored.types.copy(), stored.payloads.copy()
+    numbers: dict[bytes, list[int]] = {}
+    for number, type in enumerate(types):
+        numbers.setdefault(type, []).append(number)
+    for type, some in numbers.items():
+        if not are_current(type.decode(), [payloads[number] for number in some]):
+            for number in some:
+                happened = event(stored.stored(number))
+                types[number], payloads[number] = happened.TYPE.encode(), payload(happened)
+    return stored._replace(types=types, payloads=payloads)
 
 
 def replay(

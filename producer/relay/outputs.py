@@ -1,27 +1,30 @@
 """What the relay writes: its topics, and a record of each kind.
 
 Events and outcomes are CloudEvents 1.0 in Kafka's binary mode: attributes in headers, the data as JSON.
+(CloudEvents 1.0.2, "Kafka Protocol Binding", section 3.2.) What all records of an entry share is made once.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from functools import cache
 from typing import Annotated, Any, NamedTuple, Self
 
 from msgspec import Meta, Struct
-from msgspec.json import encode
+from msgspec.json import Encoder, encode
 
+from ledger.domain.delivery import Lane
 from ledger.domain.envelope import JSON_TYPE, SPEC_VERSION, TYPE_PREFIX, TYPE_VERSION
-from ledger.domain.events import payload
 from ledger.domain.goods import STOCK_MAX
 from ledger.domain.outcome import Outcome, Reason
 from ledger.domain.token import TEXT, Token
 from ledger.history import events
-from ledger.store.reads.history import StoredEvent
-from ledger.store.tables.processed_message import StoredOutcome
+from ledger.store.reads.columns import EventColumns, OutcomeColumns
 from ledger.store.tables.stock import StockLevel
 
-DECIDED = f"{TYPE_PREFIX}CommandDecided{TYPE_VERSION}"
+DECIDED = b"CommandDecided"
+VERSION, JSON = ("ce_specversion", SPEC_VERSION.encode()), ("content-type", JSON_TYPE.encode())
+ENCODER = Encoder()
 POSITION_KEY = b"relay"
 TOKEN_PATTERN = f"^{TEXT.pattern}$"
 _Token = Annotated[str, Meta(pattern=TOKEN_PATTERN)]
@@ -86,7 +89,7 @@ class OutgoingRecord(NamedTuple):
     topic: str
     key: bytes
     value: bytes
-    headers: tuple[tuple[str, bytes], ...] = ()
+    headers: list[tuple[str, bytes]]
 
 
 class Placed(NamedTuple):
@@ -101,7 +104,7 @@ class Placed(NamedTuple):
 
     def record(self, topic: str) -> OutgoingRecord:
         """As it is kept, in the same transaction as what was relayed."""
-        return OutgoingRecord(topic, POSITION_KEY, _json(self._asdict() | {"token": str(self.token)}))
+        return OutgoingRecord(topic, POSITION_KEY, _json(self._asdict() | {"token": str(self.token)}), [])
 
     @classmethod
     def read(cls, value: bytes) -> Self:
@@ -120,47 +123,80 @@ class Relayed(NamedTuple):
     last: bytes | None
 
 
-def of_event(topic: str, stored: StoredEvent, source: str, token: Token) -> OutgoingRecord:
-    """An event; its key is its stream's name, so each stream is in order. Raises UnreadableEvent."""
-    happened = events.event(stored)
-    attributes = events.attributes(stored, happened, source) | {"token": str(token)}
-    return OutgoingRecord(topic, stored.stream.encode(), payload(happened), _headers(attributes))
+def of_events(topic: str, stored: EventColumns, source: str, token: str) -> Iterator[OutgoingRecord]:
+    """An entry's events; the key is the stream's name, so each stream is in order. Raises UnreadableEvent.
+
+    Their attributes are those of `events.attributes`, and the token.
+    """
+    now = events.of_today(stored)
+    place, reached = f"{now.position}".encode(), ("ce_token", token.encode())
+    ledger, time, position = ("ce_source", source.encode()), _time(now.recorded_at), ("ce_position", place)
+    for ordinal, stream, version, type, payload, by_source, by_id in zip(*now[2:], strict=True):
+        headers = [
+            VERSION,
+            ("ce_id", b"%b.%b" % (place, ordinal)),
+            ledger,
+            _type(type),
+            ("ce_subject", stream),
+            time,
+            JSON,
+            position,
+            ("ce_ordinal", ordinal),
+            ("ce_version", version),
+            ("ce_causationsource", by_source),
+            ("ce_causationid", by_id),
+            reached,
+        ]
+        yield OutgoingRecord(topic, stream, payload, headers)
 
 
-def of_outcome(topic: str, stored: StoredOutcome, source: str) -> OutgoingRecord:
-    """A row of the register: what became of a command; its key is the command's id."""
-    token = str(Token.at(stored.position, stored.hash))
-    attributes = {
-        "specversion": SPEC_VERSION,
-        "id": f"{stored.position}.{stored.offset}",
-        "source": f"{source}/outcomes",
-        "type": DECIDED,
-        "subject": stored.key.id,
-        "time": events.attribute_time(stored.recorded_at),
-        "position": stored.position,
-        "token": token,
-    }
-    data = CommandDecided(
-        *stored.key, stored.outcome, stored.reason, *stored.lane, stored.offset, stored.position, token,
-        stored.fingerprint.hex(),
-    )  # fmt: skip
-    headers = _headers(attributes | {"datacontenttype": JSON_TYPE})
-    return OutgoingRecord(topic, stored.key.id.encode(), encode(data), headers)
+def of_outcomes(
+    topic: str, stored: OutcomeColumns, source: str, token: str, lane: Lane
+) -> Iterator[OutgoingRecord]:
+    """What became of an entry's commands; the key is the command's id."""
+    place, reached = f"{stored.position}".encode(), ("ce_token", token.encode())
+    ledger, time = ("ce_source", f"{source}/outcomes".encode()), _time(stored.recorded_at)
+    position = "ce_position", place
+    for offset, id, value in zip(stored.offsets, stored.ids, _decided(stored, token, lane), strict=True):
+        headers = [
+            VERSION,
+            ("ce_id", b"%b.%b" % (place, offset)),
+            ledger,
+            _type(DECIDED),
+            ("ce_subject", id),
+            time,
+            position,
+            reached,
+            JSON,
+        ]
+        yield OutgoingRecord(topic, id, value, headers)
 
 
 def of_stock(topic: str, level: StockLevel, token: str) -> OutgoingRecord:
     """The stock of an item as of the token; its key is the item's id."""
-    return OutgoingRecord(topic, level.goods_id.encode(), encode(RelayedStock(*level, token)))
+    return OutgoingRecord(topic, level.goods_id.encode(), encode(RelayedStock(*level, token)), [])
 
 
-def _headers(attributes: Mapping[str, Any]) -> tuple[tuple[str, bytes], ...]:
-    """CloudEvents 1.0.2, "Kafka Protocol Binding", section 3.2."""
-    return tuple([(_header(name), str(value).encode()) for name, value in attributes.items()])
+def _decided(stored: OutcomeColumns, token: str, lane: Lane) -> list[bytes]:
+    """The values of records of outcomes."""
+    texts = (b"\n".join(column).decode().split("\n") for column in stored[2:])
+    found = [
+        CommandDecided(
+            by_source, by_id, Outcome.REJECTED if reason else Outcome.APPLIED, reason or None,
+            *lane, int(offset), stored.position, token, fingerprint,
+        )
+        for offset, reason, fingerprint, by_source, by_id in zip(*texts, strict=True)
+    ]  # fmt: skip
+    return ENCODER.encode_lines(found).splitlines()
+
+
+def _time(recorded_at: datetime) -> tuple[str, bytes]:
+    return "ce_time", events.attribute_time(recorded_at).encode()
 
 
 @cache
-def _header(attribute: str) -> str:
-    return "content-type" if attribute == "datacontenttype" else f"ce_{attribute}"
+def _type(stored: bytes) -> tuple[str, bytes]:
+    return "ce_type", b"%b%b%b" % (TYPE_PREFIX.encode(), stored, TYPE_VERSION.encode())
 
 
 def _json(fields: Mapping[str, Any]) -> bytes:

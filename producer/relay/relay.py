@@ -8,7 +8,8 @@ seconds: one that was made again hasn't what was relayed so far.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from threading import Event
@@ -20,10 +21,9 @@ from ledger.errors import HistoryChanged, Retry, TopicReplaced, TopicUnfit
 from ledger.history import events
 from ledger.store.connection.database import Connection, faults
 from ledger.store.reads import history, lag
-from ledger.store.reads.history import Wanted
-from ledger.store.tables import journal, processed_message
-from ledger.store.tables.journal import StoredEntry
-from producer.relay.outputs import OutgoingRecord, Outputs, Placed, Relayed, of_event, of_outcome, of_stock
+from producer.relay import steps
+from producer.relay.outputs import Outputs, Placed, Relayed
+from producer.relay.steps import JournalStep
 from producer.relay.told import RelayedStep, RelayLog
 from producer.relay.traces import relay_spans
 from producer.relay.transactions import Transactions
@@ -31,9 +31,6 @@ from producer.relay.transactions import Transactions
 POLL_INTERVAL_S = 0.1
 RECONNECT_FIRST_S = 0.1
 RECONNECT_LONGEST_S = 10.0
-ENTRIES_MAX = 500
-RECORDS = 10_000
-"""A step takes entries until they have so many records; an entry is never cut."""
 TOPICS_INTERVAL_S = 5.0
 
 
@@ -109,6 +106,7 @@ class Relay:
         with (
             closing(Transactions(self._terms.kafka, name, self._stop.is_set)) as producer,
             closing(self._connect()) as conn,
+            ThreadPoolExecutor(1) as reader,
         ):
             producer.begin_session()
             failpoints.hit("relay.fenced")
@@ -117,11 +115,15 @@ class Relay:
             self._away_for = ""
             self._topics_due = time.monotonic() + TOPICS_INTERVAL_S
             self._status_due = time.monotonic() + self._log.status_interval_s
+            ahead: Future[JournalStep | None] | None = None
             while not self._stop.is_set():
+                step = ahead.result() if ahead else steps.following(conn, at.token)
+                ahead = None
                 self._look(conn, at)
-                entries = self._next(conn, at)
-                if entries:
-                    at = self._step(conn, producer, at, entries)
+                if step:
+                    if not step.is_last:  # the next one is read while this is on its way
+                        ahead = reader.submit(steps.following, conn, step.reached)
+                    at = self._publish(producer, at, step)
                     self._pause_s = RECONNECT_FIRST_S
                 elif self._terms.until_caught_up:
                     return
@@ -171,54 +173,18 @@ class Relay:
         _require_same(at, found.ids)
         return at._replace(source=source)
 
-    def _next(self, conn: Connection, at: Placed) -> list[StoredEntry]:
-        """The entries of the next step, in the history that was published so far. Raises HistoryChanged."""
-        with faults():
-            end = history.end(conn, [str(at.token)]).position
-            first = at.token.position + 1
-            found = journal.rows(conn, first, min(end, first + ENTRIES_MAX - 1))
-        taken = records = 0
-        while taken < len(found) and (not taken or records + _records(found[taken]) <= RECORDS):
-            records += _records(found[taken])
-            taken += 1
-        return found[:taken]
-
-    def _step(
-        self, conn: Connection, producer: Transactions, at: Placed, entries: list[StoredEntry]
-    ) -> Placed:
-        tokens = {each.position: Token.at(each.position, each.hash) for each in entries}
-        reached = at._replace(token=tokens[entries[-1].position])
-        happened, decided = sum(each.applied for each in entries), sum(map(_decided, entries))
-        with self._spans.step(min(tokens), max(tokens)), producer.transaction():
+    def _publish(self, producer: Transactions, at: Placed, step: JournalStep) -> Placed:
+        reached = at._replace(token=step.reached)
+        with self._spans.step(step.entries[0].position, reached.token.position), producer.transaction():
             failpoints.hit("relay.begun")
-            records = self._records(conn, reached.source, tokens, decided)
+            records = step.records(self._terms.outputs, reached.source)
             sent = producer.send(self._spans.sent(records))
             failpoints.hit("relay.placed")
             producer.send([reached.record(self._terms.outputs.positions)])
+        happened, decided = step.happened, step.decided
         stock = sent - happened - decided
-        self._log.relayed(RelayedStep(len(entries), happened, decided, stock, reached.token))
+        self._log.relayed(RelayedStep(len(step.entries), happened, decided, stock, reached.token))
         return reached
-
-    def _records(
-        self, conn: Connection, source: str, tokens: Mapping[int, Token], decided: int
-    ) -> Iterator[OutgoingRecord]:
-        """All that these entries say: events and outcomes in journal order, and the stock that they moved.
-
-        The stock is as of now, which may be later: a reader keeps what has the higher version.
-        """
-        outputs, first, last = self._terms.outputs, min(tokens), max(tokens)
-        goods: set[str] = set()
-        with faults():
-            for piece in history.events(conn, first, last, Wanted()):
-                for each in piece.events:
-                    if each.stream.startswith(history.GOODS_PREFIX):
-                        goods.add(each.stream.removeprefix(history.GOODS_PREFIX))
-                    yield of_event(outputs.events, each, source, tokens[each.position])
-            for found in processed_message.between(conn, None, first, last, decided):
-                yield of_outcome(outputs.outcomes, found, source)
-            now = history.live(conn, goods)
-        for level in now.levels.values():
-            yield of_stock(outputs.stock, level, now.moment.token)
 
 
 def _require_same(at: Placed, ids: Mapping[str, str]) -> None:
@@ -230,11 +196,3 @@ def _require_same(at: Placed, ids: Mapping[str, str]) -> None:
                 f"{at.token.position} isn't there any more",
                 remedy="begin anew in other topics: stockledger relay --to",
             )
-
-
-def _decided(entry: StoredEntry) -> int:
-    return entry.applied + entry.rejected
-
-
-def _records(entry: StoredEntry) -> int:
-    return entry.applied + _decided(entry)

@@ -66,13 +66,11 @@ class Transactions:
     def send(self, records: Iterable[OutgoingRecord]) -> int:
         """Hand these over, in this order; returns how many they were."""
         sent = 0
-        for record in records:
+        produce, note = self._producer.produce, self._note
+        for topic, key, value, headers in records:
             while True:
                 try:
-                    self._producer.produce(
-                        record.topic, record.value, record.key, headers=list(record.headers),
-                        on_delivery=self._note,
-                    )  # fmt: skip
+                    produce(topic, value, key, headers=headers, on_delivery=note)  # type: ignore[arg-type]
                     break
                 except BufferError:
                     self._serve(QUEUE_POLL_S)

@@ -20,18 +20,18 @@ from ledger.domain.decider import State, decide, evolve
 from ledger.domain.delivery import Lane
 from ledger.domain.envelope import encode, request
 from ledger.domain.events import payload
-from ledger.domain.outcome import Outcome, Rejection
+from ledger.domain.outcome import Rejection
 from ledger.domain.token import Token
+from ledger.store.reads.columns import EventColumns, OutcomeColumns
 from ledger.store.reads.history import StoredEvent
-from ledger.store.tables.processed_message import StoredOutcome
 from ledger.store.tables.stock import StockLevel
 from producer.relay.outputs import (
     CommandDecided,
     OutgoingRecord,
     Outputs,
     RelayedStock,
-    of_event,
-    of_outcome,
+    of_events,
+    of_outcomes,
     of_stock,
 )
 
@@ -58,25 +58,28 @@ def told(topic: str, outputs: Outputs) -> Iterator[tuple[str, OutgoingRecord]]:
         time, position = BEGIN + timedelta(minutes=number), FIRST_POSITION + number
         key, hash = MessageKey(SOURCE, id), hashlib.sha256(str(position).encode()).digest()
         headers, value = encode(key, command)
-        sent = tuple((name, text) for name, text in headers if text is not None)
+        sent = [(name, text) for name, text in headers if text is not None]
         yield command.NAME, OutgoingRecord(topic, record_key(command).encode(), value, sent)
 
         asked = request(key, command)
         decided = decide(state, asked)
         reason = decided.reason if isinstance(decided, Rejection) else None
-        outcome = StoredOutcome(
-            key, Outcome.REJECTED if reason else Outcome.APPLIED, reason, Lane(topic, 0),
-            FIRST_OFFSET + number, position, time, asked.fingerprint, hash,
+        token = str(Token.at(position, hash))
+        outcome = OutcomeColumns(
+            position, time, [str(FIRST_OFFSET + number).encode()], [(reason or "").encode()],
+            [asked.fingerprint.hex().encode()], [key.source.encode()], [key.id.encode()],
         )  # fmt: skip
-        yield CommandDecided.__name__, of_outcome(outputs.outcomes, outcome, LEDGER)
+        for record in of_outcomes(outputs.outcomes, outcome, LEDGER, token, Lane(topic, 0)):
+            yield CommandDecided.__name__, record
         if isinstance(decided, Rejection):
             continue
 
-        place, token = evolve(state, key, decided), Token.at(position, hash)
+        place = evolve(state, key, decided)
         text = payload(decided).decode()
         stored = StoredEvent(position, 0, place.stream, place.version, decided.TYPE, text, *key, time)
-        yield decided.TYPE, of_event(outputs.events, stored, LEDGER, token)
+        for record in of_events(outputs.events, EventColumns.of(stored), LEDGER, token):
+            yield decided.TYPE, record
         if decided.stock_delta:
             goods = state.goods[GOODS]
             level = StockLevel(GOODS, goods.on_hand, goods.version)
-            yield RelayedStock.__name__, of_stock(outputs.stock, level, str(token))
+            yield RelayedStock.__name__, of_stock(outputs.stock, level, token)

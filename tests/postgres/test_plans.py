@@ -22,7 +22,7 @@ from ledger.rebuilding import projector
 from ledger.rebuilding.projector import Projector, Told
 from ledger.store.connection import database
 from ledger.store.connection.copy import texts
-from ledger.store.reads import buyers, coverage, history, paces, ranges, recent
+from ledger.store.reads import buyers, columns, coverage, history, paces, ranges, recent
 from ledger.store.reads.ranges import Range
 from ledger.store.rules import audit, journal_rules, message_rules
 from ledger.store.tables import (
@@ -175,7 +175,7 @@ def hot(size: int) -> dict[str, tuple[str, Any, int]]:
     some = range(1, size, max(size // 100, 1))
     ids = [f"id-{n:08d}" for n in some]
     goods, users = [f"g{n}" for n in some], [f"u{n}" for n in some]
-    columns = ["shop"] * 100, ids, [f"g{n % 500}" for n in some], [f"goods-g{n % 500}" for n in some]
+    bought = ["shop"] * 100, ids, [f"g{n % 500}" for n in some], [f"goods-g{n % 500}" for n in some]
     middle = size // 200
     page = Range(middle, middle + 1, middle, middle + 1, 0)._asdict()
     fresh = [f"id-{n:08d}-new" for n in some]
@@ -197,7 +197,7 @@ def hot(size: int) -> dict[str, tuple[str, Any, int]]:
         "account: write": (account.WRITE, [texts(fresh), texts(["1"] * 100), texts(["False"] * 100)], 1200),
         "register: entries": (processed_message.ORIGINS, [list(range(1, size // 100))], 4 * size // 100),
         "head: read": (journal.READ_HEAD, [], 4),
-        "event: purchases": (event.PURCHASES, columns, 1200),
+        "event: purchases": (event.PURCHASES, bought, 1200),
         "lane: advance": (lane.ADVANCE, [1, 0, 0, 0, b"", "t", 0, 0, 0], 40),
         "outcome by id": (processed_message.OUTCOMES, {"id": ids[50], "source": None}, 10),
         "outcomes by prefix": (processed_message.LIKE, prefix | everywhere, 900),
@@ -248,6 +248,8 @@ def hot(size: int) -> dict[str, tuple[str, Any, int]]:
         "event lines of entries": (event.LINES, [middle, middle + 1], 120),
         "outcomes of a page": (message_rules.OUTCOMES, page, 240),
         "events of a page": (message_rules.EVENTS, page, 120),
+        "events by the column": (columns.EVENTS, page, 240),
+        "outcomes by the column": (columns.OUTCOMES, page, 240),
         "entries of a page": (journal_rules.ENTRIES, page, 600),
         "offsets of a page": (journal_rules.OFFSETS, page, 500),
         "orphans of a page": (journal_rules.ORPHANS, page, 600),

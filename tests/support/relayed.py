@@ -22,7 +22,7 @@ BATCH = 7
 GOODS = ("tea", "cup", "größe/ü")
 SMALL_STEPS = (
     "-c",
-    "from producer.relay import relay; from stockledger.__main__ import main; relay.RECORDS = 20; main()",
+    "from producer.relay import steps; from stockledger.__main__ import main; steps.RECORDS = 20; main()",
 )
 """`stockledger relay` with a few entries a step, so that there are many."""
 SHORT_TRANSACTIONS = (
