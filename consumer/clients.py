@@ -52,23 +52,48 @@ UNREACHABLE = {
     KafkaError._AUTHENTICATION,
     KafkaError._SSL,
 }
-RETRIABLE = {  # the protocol's own word for errors that pass: elections, starts, loading
+PASSES = {  # the client's own errors that pass by themselves
+    KafkaError._DESTROY_BROKER,  # it let go of a broker's handle, and takes another
+    KafkaError._INTR,
+    KafkaError._IN_PROGRESS,
+    KafkaError._NOENT,  # no partition that it asks for has a leader
+    KafkaError._OUTDATED,
+    KafkaError._PREV_IN_PROGRESS,
+    KafkaError._RETRY,
+    KafkaError._TIMED_OUT_QUEUE,
+    KafkaError._WAIT_CACHE,
+    KafkaError._WAIT_COORD,
+}
+RETRIABLE = PASSES | {  # the protocol's own word for errors that pass: elections, starts, loading
     KafkaError.BROKER_NOT_AVAILABLE,
+    KafkaError.CONCURRENT_TRANSACTIONS,
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.ELIGIBLE_LEADERS_NOT_AVAILABLE,
     KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.FETCH_SESSION_ID_NOT_FOUND,
+    KafkaError.INCONSISTENT_TOPIC_ID,
+    KafkaError.INVALID_FETCH_SESSION_EPOCH,
     KafkaError.KAFKA_STORAGE_ERROR,
     KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.LISTENER_NOT_FOUND,
     KafkaError.NETWORK_EXCEPTION,
     KafkaError.NOT_CONTROLLER,
     KafkaError.NOT_COORDINATOR,
+    KafkaError.NOT_ENOUGH_REPLICAS,
+    KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.OFFSET_NOT_AVAILABLE,
+    KafkaError.PREFERRED_LEADER_NOT_AVAILABLE,
+    KafkaError.REBALANCE_IN_PROGRESS,
+    KafkaError.REBOOTSTRAP_REQUIRED,
     KafkaError.REPLICA_NOT_AVAILABLE,
     KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.STALE_BROKER_EPOCH,
+    KafkaError.THROTTLING_QUOTA_EXCEEDED,
     KafkaError.UNKNOWN_LEADER_EPOCH,
-    KafkaError._WAIT_COORD,
-    KafkaError._NOENT,  # what the client makes of it where no partition that it asks for has a leader
+    KafkaError.UNKNOWN_TOPIC_ID,
+    KafkaError.UNSTABLE_OFFSET_COMMIT,
 }
 UNKNOWN = {
     KafkaError.UNKNOWN_TOPIC_OR_PART,

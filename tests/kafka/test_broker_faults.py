@@ -12,6 +12,20 @@ from tests.support.workers import wait_for
 
 pytestmark = pytest.mark.real_kafka
 CLASSIC = ("session.timeout.ms", "heartbeat.interval.ms")
+PROTOCOL_RETRIABLE = """
+    LEADER_NOT_AVAILABLE NOT_LEADER_FOR_PARTITION REQUEST_TIMED_OUT REPLICA_NOT_AVAILABLE NETWORK_EXCEPTION
+    COORDINATOR_LOAD_IN_PROGRESS COORDINATOR_NOT_AVAILABLE NOT_COORDINATOR NOT_ENOUGH_REPLICAS
+    NOT_ENOUGH_REPLICAS_AFTER_APPEND NOT_CONTROLLER CONCURRENT_TRANSACTIONS KAFKA_STORAGE_ERROR
+    FETCH_SESSION_ID_NOT_FOUND INVALID_FETCH_SESSION_EPOCH LISTENER_NOT_FOUND FENCED_LEADER_EPOCH
+    UNKNOWN_LEADER_EPOCH OFFSET_NOT_AVAILABLE PREFERRED_LEADER_NOT_AVAILABLE ELIGIBLE_LEADERS_NOT_AVAILABLE
+    UNSTABLE_OFFSET_COMMIT THROTTLING_QUOTA_EXCEEDED UNKNOWN_TOPIC_ID INCONSISTENT_TOPIC_ID
+"""
+"""Kafka's protocol guide calls these retriable. A missing topic is said as such, and a torn record, too."""
+CLIENT_PASSES = """
+    _DESTROY_BROKER _INTR _IN_PROGRESS _NOENT _OUTDATED _PREV_IN_PROGRESS _RETRY _TIMED_OUT _TIMED_OUT_QUEUE
+    _WAIT_CACHE _WAIT_COORD _TRANSPORT _ALL_BROKERS_DOWN _RESOLVE
+"""
+"""The client's own: it takes another connection, or the answer comes later."""
 DOWN, UP = "no broker answers; waiting for one", "a broker answers again"
 
 
@@ -102,6 +116,7 @@ def test_a_relay_without_its_broker_is_live_and_not_ready(relayed, services, sup
     relay = relayed.start("--http", "0")
     watcher = Watcher.of(relay)
     wait_for("readiness", lambda: watcher.ready)
+    relayed.settles()  # or Kafka, killed while it ends a transaction, may leave it open for ever
     with supported():
         services.kafka.kill()
     try:
@@ -117,9 +132,10 @@ def test_a_relay_without_its_broker_is_live_and_not_ready(relayed, services, sup
     relayed.proves()
 
 
-@pytest.mark.parametrize("code", sorted(clients.RETRIABLE))
-def test_what_passes_by_itself_is_waited_for(code):
+@pytest.mark.parametrize("name", [*PROTOCOL_RETRIABLE.split(), *CLIENT_PASSES.split()])
+def test_what_passes_by_itself_is_waited_for(name):
     """What the protocol calls retriable (an election, a start) is no reason to halt."""
+    code = getattr(KafkaError, name)
     assert isinstance(clients.fault(KafkaError(code), "ask"), BrokerUnavailable)
 
 
