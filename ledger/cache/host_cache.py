@@ -75,7 +75,7 @@ class HostCache(Reader):
         if held.view.point is None:
             held.files.close()
             raise self._stale(held.view)
-        self._held, self._share, self._ended = held, Share(held.share), ""
+        self._held, self._share, self._ended = held, Share(held.about.share), ""
         _started.add(self)
 
     def _opened(self, until: float) -> "HostView":

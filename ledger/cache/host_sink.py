@@ -44,7 +44,7 @@ class HostSink:
         self._holds = Share(about.share).holds
         self._owner = os.urandom(16)
         with self.files.writing() as txn:
-            self._require_purpose(self.files.about(txn), empty=not self.files.head(txn).point)
+            self._require_purpose(self.files.about(txn), self.files.head(txn))
             txn.put(ABOUT_KEY, json.dumps(about).encode(), db=self.files.meta)
             txn.put(OWNER_KEY, self._owner, db=self.files.meta)
 
@@ -92,16 +92,15 @@ class HostSink:
                 raise Ended(f"another feeder keeps {self.files.folder} now")
             yield txn, self.files.head(txn)
 
-    def _require_purpose(self, there: About, *, empty: bool) -> None:
-        if empty:
-            return
+    def _require_purpose(self, there: About, head: FolderHead) -> None:
+        """Readers hold on to what a folder is for, once it was loaded."""
         ours, folder = self._about, self.files.folder
-        if there.origin and ours.origin and there.origin != ours.origin:
+        if head.point and there.origin and ours.origin and there.origin != ours.origin:
             raise BadSettings(
                 f"{folder} holds the stock of another ledger",
                 remedy="give another folder, or remove this one",
             )
-        if there[:2] != ours[:2]:
+        if head.loads and there[:2] != ours[:2]:
             raise BadSettings(
                 f"{folder} was filled with share={there.share} and low_below={there.low_below}",
                 remedy="give the same again, or another folder",

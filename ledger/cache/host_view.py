@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 
 from ledger.cache.bands import Band
-from ledger.cache.files import HEAD, HEAD_KEY, NOTE_KEY, Files, FolderHead, position_key, unpacked
+from ledger.cache.files import HEAD, HEAD_KEY, NOTE_KEY, About, Files, FolderHead, position_key, unpacked
 from ledger.cache.known import Known
 from ledger.cache.options import CacheStatus
 from ledger.cache.sink import News, Point
@@ -76,14 +76,22 @@ class HostView:
 
     def __init__(self, files: Files, terms: Terms) -> None:
         self.files = files
-        with files.reading() as txn:
-            about = files.about(txn)
-        self.share = about.share
-        self.terms = terms._replace(low_below=about.low_below)
+        self._terms = terms
         self._told = 0
         self._told_at = NEVER
         self._lost = 0
         self.known = HostHashes(self)
+
+    @property
+    def about(self) -> About:
+        """What the folder is for; it is settled once the stock has been loaded."""
+        with self.files.reading() as txn:
+            return self.files.about(txn)
+
+    @property
+    def terms(self) -> Terms:
+        """What it keeps to."""
+        return self._terms._replace(low_below=self.about.low_below)
 
     @property
     def view(self) -> View:
@@ -113,7 +121,7 @@ class HostView:
             return None, NEVER
         if value is None or not there or position < self._told:
             return None, NEVER
-        return unpacked(key, value), asked_at + self.terms.max_staleness_s
+        return unpacked(key, value), asked_at + self._terms.max_staleness_s
 
     def many(self, goods_ids: Sequence[str]) -> tuple[View, dict[str, StockLevel | None]]:
         """Of one position: of one snapshot."""
@@ -137,7 +145,7 @@ class HostView:
         told = max(self._told, head.point.position if head.point else 0)
         if histories != head.resets + self._lost or position < told:
             return False
-        self._told, self._told_at = position, self.terms.clock()
+        self._told, self._told_at = position, self._terms.clock()
         return True
 
     def status(self, now: float) -> CacheStatus:
@@ -176,7 +184,7 @@ class HostView:
                 return NEVER
             self._told = 0
             self._lost += 1
-        return head.asked_at + self.terms.max_staleness_s
+        return head.asked_at + self._terms.max_staleness_s
 
 
 class HostHashes:

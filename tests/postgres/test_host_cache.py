@@ -85,6 +85,26 @@ def test_a_folder_for_another_purpose_is_refused(shop, tmp_path):
             feeds(shop.dsn, tmp_path / "stock", about)
 
 
+class Early(Hosted):
+    """It has opened the folder before any feeder came."""
+
+    def _opened(self, until):
+        opened = super()._opened(until)
+        self.feed()
+        return opened
+
+
+def test_a_reader_that_was_there_first_knows_what_the_folder_is_for(shop):
+    """The share and the bands are the feeder's, whenever it comes."""
+    cache = Early(shop.dsn, share=(0, 2), partition="mixed", low_below=20, max_staleness_s=60)
+    Files(cache.folder, writes=True).close()
+    with cache:
+        ours = {goods_id for goods_id in GOODS if share_of(goods_id, 2) == 0}
+        assert {*cache.in_band("low")} == ours
+        with pytest.raises(ValueError, match="share"):
+            cache.get(next(iter({*GOODS} - ours)))
+
+
 def test_a_folder_of_another_build_is_refused(shop, tmp_path, monkeypatch):
     """By feeders and by readers."""
     feeds(shop.dsn, tmp_path / "stock")
