@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from consumer import records
-from consumer.admin import Marks
+from consumer.admin import Marks, watermarks
 from consumer.clients import KafkaProperties
 from ledger.domain.delivery import Lane
+from ledger.errors import OpenTransaction
 from ledger.figures import counted
 
 BOOTSTRAP = "bootstrap.servers"
@@ -58,6 +59,16 @@ def hidden(kafka: KafkaProperties, marks: Mapping[Lane, Marks]) -> list[Hidden]:
         Hidden(lane, start, marks[lane].end, times.get(lane), _remedy(kafka, lane, start))
         for lane, start in starts.items()
     ]
+
+
+def last_value(kafka: KafkaProperties, lane: Lane) -> bytes | None:
+    """The value of the lane's last record; None if there is none.
+
+    Raises OpenTransaction where a transaction hides the end of the log, BrokerUnavailable or TopicUnfit.
+    """
+    if found := hidden(kafka, watermarks(kafka, [lane]).all()):
+        raise OpenTransaction(first_of(found), remedy=found[0].remedy)
+    return records.last_committed(kafka, lane)
 
 
 def _remedy(kafka: KafkaProperties, lane: Lane, start: int) -> str:

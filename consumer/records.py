@@ -12,7 +12,7 @@ from typing import cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from consumer.admin import Marks, watermarks
+from consumer.admin import watermarks
 from consumer.clients import (
     PATIENT_TIMEOUT_S,
     RAW_READS,
@@ -24,7 +24,7 @@ from consumer.clients import (
 from consumer.raw_headers import RawReader
 from ledger import codec
 from ledger.domain.delivery import Bad, Delivery, Headers, Lane, Unread, pack
-from ledger.errors import BrokerUnavailable, OpenTransaction
+from ledger.errors import BrokerUnavailable
 
 READ_SIZE = 1000
 LAST_READ, LAST_READ_GROWTH = 100, 10
@@ -41,25 +41,12 @@ def deliveries(kafka: KafkaProperties, lane: Lane, first_offset: int, next_offse
             yield raw.complete(lane, delivery(message))
 
 
-def last_value(kafka: KafkaProperties, lane: Lane) -> bytes | None:
-    """The value of the lane's last committed record; None if there is none.
+def last_committed(kafka: KafkaProperties, lane: Lane) -> bytes | None:
+    """The value of the lane's last record, whatever a transaction that is open may add.
 
-    Raises OpenTransaction where a transaction hides the end of the log, BrokerUnavailable or TopicUnfit.
+    None if there is none. Raises BrokerUnavailable or TopicUnfit.
     """
     marks = watermarks(kafka, [lane]).all()[lane]
-    if marks.stable < marks.end:
-        raise OpenTransaction(
-            f"an open transaction hides the end of {lane}", remedy="end the other producer that writes to it"
-        )
-    return _last(kafka, lane, marks)
-
-
-def last_committed(kafka: KafkaProperties, lane: Lane) -> bytes | None:
-    """The same, whatever a transaction that is open may add. Raises BrokerUnavailable or TopicUnfit."""
-    return _last(kafka, lane, watermarks(kafka, [lane]).all()[lane])
-
-
-def _last(kafka: KafkaProperties, lane: Lane, marks: Marks) -> bytes | None:
     end, size, found = marks.stable, LAST_READ, None
     while found is None and end > marks.first:
         begin = max(end - size, marks.first)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from consumer import admin, records
+from consumer import admin, hidden
 from consumer.admin import TopicFacts
 from ledger.domain.delivery import Lane
 from ledger.errors import TopicMissing, TopicUnfit
@@ -54,7 +54,7 @@ class KafkaTopics:
     def look(self) -> Relayed:
         """What is there. Raises what `inspect` raises."""
         ids = {name: facts.topic_id for name, facts in self.inspect().items()}
-        return Relayed(ids, records.last_value(self._kafka, Lane(self._outputs.positions, 0)))
+        return Relayed(ids, hidden.last_value(self._kafka, Lane(self._outputs.positions, 0)))
 
     def ids(self) -> dict[str, str]:
         """Kafka's ids of them, by name. Raises TopicMissing or BrokerUnavailable."""

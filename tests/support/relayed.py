@@ -8,13 +8,16 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from consumer.admin import watermarks
+from consumer.hidden import hidden
+from ledger.domain.delivery import Lane
 from producer.relay.outputs import Outputs
 from stockledger.relay_topics import make
 from stockledger.settings import load
 from tests.support import contract
 from tests.support.environment import inherited
 from tests.support.publish import buys, says
-from tests.support.workers import Process
+from tests.support.workers import Process, wait_for
 
 PARTITIONS = 3
 PATIENCE_S = 90
@@ -89,6 +92,13 @@ class RelayedLedger:
         code = process.ended()
         assert code == 0, (code, process.logged)
         return process.result()
+
+    def settles(self):
+        """Kafka has marked the end of each transaction in every lane."""
+        there = self.admin.list_topics(timeout=PATIENCE_S).topics
+        lanes = [Lane(topic, number) for topic in self.outputs for number in there[topic].partitions]
+        kafka = {"bootstrap.servers": self.group.kafka["bootstrap.servers"]}
+        wait_for("the transactions' ends", lambda: not hidden(kafka, watermarks(kafka, lanes).all()))
 
     def read(self, topic):
         """All committed records, lane by lane."""
