@@ -58,6 +58,7 @@ PASSES = {  # the client's own errors that pass by themselves
     KafkaError._IN_PROGRESS,
     KafkaError._NOENT,  # no partition that it asks for has a leader
     KafkaError._OUTDATED,
+    KafkaError._PARTIAL,  # a cluster whose brokers are all fenced
     KafkaError._PREV_IN_PROGRESS,
     KafkaError._RETRY,
     KafkaError._TIMED_OUT_QUEUE,

@@ -13,6 +13,7 @@ from threading import Thread
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, ConsumerGroupDescription
 
+from consumer.admin import cluster
 from consumer.clients import KafkaProperties, answer, forget_frames, open_admin, open_consumer
 from ledger.errors import BadSettings, BrokerUnavailable, GroupUnavailable, LedgerError, Stop
 
@@ -140,15 +141,13 @@ def assignor(kafka: KafkaProperties, group: str) -> str:
 def no_coordinator(kafka: KafkaProperties, group: str) -> GroupUnavailable:
     """Why nobody coordinates the group. Raises BrokerUnavailable where no broker answers at all."""
     client = open_admin(kafka)
-    nodes = answer(
-        client.describe_cluster(request_timeout=TIMEOUT_S), "describe the cluster", TIMEOUT_S
-    ).nodes
-    copies = _copies(client, str(nodes[0].id)) if nodes else 0
+    brokers = cluster(client, TIMEOUT_S).brokers
+    copies = _copies(client, str(min(brokers))) if brokers else 0
     what = f"no broker coordinates the group {group}"
-    if copies > len(nodes):
+    if copies > len(brokers):
         return GroupUnavailable(
-            f"{what}: {OFFSETS_TOPIC} needs {copies} brokers ({COPIES}), the cluster has {len(nodes)}",
-            remedy=f"set {COPIES}={len(nodes)} on the broker and restart it, or add brokers",
+            f"{what}: {OFFSETS_TOPIC} needs {copies} brokers ({COPIES}), the cluster has {len(brokers)}",
+            remedy=f"set {COPIES}={len(brokers)} on the broker and restart it, or add brokers",
         )
     return GroupUnavailable(
         f"{what}: no partition leader of {OFFSETS_TOPIC} answers", remedy="start the brokers that hold it"

@@ -106,7 +106,7 @@ def _cluster(kafka: dict[str, str]) -> Finding:
     cluster = admin.cluster(open_admin(kafka))
     took_ms = (time.monotonic() - started) * 1000
     return Finding(
-        OK, "cluster", f"{cluster.cluster_id}, {len(cluster.nodes)} brokers, answered in {took_ms:.0f} ms"
+        OK, "cluster", f"{cluster.cluster_id}, {len(cluster.brokers)} brokers, answered in {took_ms:.0f} ms"
     )
 
 

@@ -23,7 +23,7 @@ PROTOCOL_RETRIABLE = """
 """Kafka's protocol guide calls these retriable. A missing topic is said as such, and a torn record, too."""
 CLIENT_PASSES = """
     _DESTROY_BROKER _INTR _IN_PROGRESS _NOENT _OUTDATED _PREV_IN_PROGRESS _RETRY _TIMED_OUT _TIMED_OUT_QUEUE
-    _WAIT_CACHE _WAIT_COORD _TRANSPORT _ALL_BROKERS_DOWN _RESOLVE
+    _WAIT_CACHE _WAIT_COORD _PARTIAL _TRANSPORT _ALL_BROKERS_DOWN _RESOLVE
 """
 """The client's own: it takes another connection, or the answer comes later."""
 DOWN, UP = "no broker answers; waiting for one", "a broker answers again"
