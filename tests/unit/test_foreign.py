@@ -6,6 +6,7 @@ import json
 import pickle
 import re
 import tracemalloc
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from ledger.domain import envelope, structs
 from ledger.domain.commands import COMMANDS
 from ledger.domain.delivery import Bad, Headers
 from ledger.domain.envelope import decode
+from tests.support import codecs
 
 FIELDS = {"goods_id": "tea", "quantity": 5}
 VALUE = json.dumps(FIELDS).encode()
@@ -126,7 +128,7 @@ STRANGERS = [
 @pytest.mark.parametrize(("headers", "value", "code", "said"), STRANGERS)
 def test_a_dead_letter_says_what_is_there(headers, value, code, said):
     """One sentence from a look at the record names what it is and what to send in its place."""
-    found = decode(headers, value)
+    found = codecs.decode(headers, value)
     assert isinstance(found, Bad)
     assert found.code == code
     assert re.search(said, found.detail), found.detail
@@ -168,6 +170,23 @@ def test_a_flood_is_refused_in_little_memory(flood, monkeypatch):
     assert isinstance(found, Bad)
     assert peak < 12 * size + 1_000_000
     assert len(found.detail) <= envelope.DETAIL_MAX
+
+
+@pytest.mark.parametrize("codec", codecs.every(), ids=lambda each: each.name)
+@pytest.mark.parametrize("flood", FLOODS)
+def test_a_flood_takes_little_memory_of_the_process(flood, codec):
+    """What isn't Python's memory counts, too: each codec keeps to a few times the record's own."""
+    status, forget = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if not forget.exists():
+        pytest.skip("the system doesn't say a process's peak")
+    headers, value = FLOODS[flood]
+    size = len(value) + sum(len(name) + len(text or b"") for name, text in headers)
+    codec.delivery(0, None, VALUE, HEADERS, 0, 0)  # what is made once
+    forget.write_text("5")  # the peak is what there is now
+    [before_kb] = re.findall(r"VmHWM:\s+(\d+)", status.read_text())
+    assert isinstance(codec.delivery(0, None, value, headers, 0, 0).content, Bad)
+    [peak_kb] = re.findall(r"VmHWM:\s+(\d+)", status.read_text())
+    assert (int(peak_kb) - int(before_kb)) * 1024 < 12 * size + 4_000_000
 
 
 def test_unknown_keys_never_reach_the_model(monkeypatch):
