@@ -121,12 +121,15 @@ def test_a_worker_slower_than_its_poll_interval_loses_the_lane_and_nothing_else(
     """`max.poll.interval.ms` passes in mid-batch: the batch commits or is fenced, and the lane goes on."""
     group = new_group(partitions=1, max_poll_interval_ms="2000")
     sender = publisher(group)
+    lanes = [f"{group.topic}[0]"]
+    slow = group.start("--batch", "5", failpoints="seal=pause@2")
+    slow.says("assigned", lanes=lanes)
+    other = group.start("--batch", "5")
+    other.says("assigned", lanes=[])  # a member, before the lane is let go of
     sender.send(*shop(), *(buys(f"p{n}") for n in range(20)), partition=0)
     sender.flush()
-    slow = group.start("--batch", "5", failpoints="seal=pause@2")
     wait_for("a batch is held", group.in_transaction)
-    other = group.start("--batch", "5")
-    other.says("assigned", lanes=[f"{group.topic}[0]"])
+    other.says("assigned", lanes=lanes)
     slow.says("waiting", code="SL-GRP-001")
     slow.says("ready", times=2)
     sender.send(buys("after"), partition=0)

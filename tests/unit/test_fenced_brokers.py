@@ -5,7 +5,7 @@ import struct
 import subprocess
 import sys
 import threading
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import chain, repeat
 
 import pytest
@@ -34,7 +34,7 @@ def itself(host, port):
 
 def answers(connection, metadata):
     """As a broker does, until the client leaves."""
-    with closing(connection), connection.makefile("rwb") as stream:
+    with suppress(OSError), closing(connection), connection.makefile("rwb") as stream:
         while size := stream.read(4):
             key, version, correlation = struct.unpack(">hhi", stream.read(*struct.unpack(">i", size))[:8])
             body = api_versions(version) if key == API_VERSIONS else next(metadata)
