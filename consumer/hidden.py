@@ -66,9 +66,10 @@ def last_value(kafka: KafkaProperties, lane: Lane) -> bytes | None:
 
     Raises OpenTransaction where a transaction hides the end of the log, BrokerUnavailable or TopicUnfit.
     """
-    if found := hidden(kafka, watermarks(kafka, [lane]).all()):
+    marks = watermarks(kafka, [lane]).all()
+    if found := hidden(kafka, marks):
         raise OpenTransaction(first_of(found), remedy=found[0].remedy)
-    return records.last_committed(kafka, lane)
+    return records.last_committed(kafka, lane, marks[lane])
 
 
 def _remedy(kafka: KafkaProperties, lane: Lane, start: int) -> str:

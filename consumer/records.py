@@ -12,7 +12,7 @@ from typing import cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from consumer.admin import watermarks
+from consumer.admin import Marks
 from consumer.clients import (
     PATIENT_TIMEOUT_S,
     RAW_READS,
@@ -41,12 +41,11 @@ def deliveries(kafka: KafkaProperties, lane: Lane, first_offset: int, next_offse
             yield raw.complete(lane, delivery(message))
 
 
-def last_committed(kafka: KafkaProperties, lane: Lane) -> bytes | None:
-    """The value of the lane's last record, whatever a transaction that is open may add.
+def last_committed(kafka: KafkaProperties, lane: Lane, marks: Marks) -> bytes | None:
+    """The value of the lane's last record between the marks, whatever a transaction that is open may add.
 
     None if there is none. Raises BrokerUnavailable or TopicUnfit.
     """
-    marks = watermarks(kafka, [lane]).all()[lane]
     end, size, found = marks.stable, LAST_READ, None
     while found is None and end > marks.first:
         begin = max(end - size, marks.first)

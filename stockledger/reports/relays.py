@@ -57,8 +57,9 @@ def _kept(kafka: dict[str, str]) -> Iterator[Outputs]:
 
 
 def _place(kafka: dict[str, str], outputs: Outputs) -> Placed | None:
+    lane = Lane(outputs.positions, 0)
     try:
-        value = records.last_committed(kafka, Lane(outputs.positions, 0))
+        value = records.last_committed(kafka, lane, admin.watermarks(kafka, [lane]).all()[lane])
         return Placed.read(value) if value else None
     except (ValueError, TopicUnfit, BrokerUnavailable):  # perhaps another ledger's, which may be as it likes
         return None
