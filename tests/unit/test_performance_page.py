@@ -1,4 +1,4 @@
-"""PERFORMANCE.md says what was measured: its figures of whole runs are those of benchmarks/results."""
+"""PERFORMANCE.md and README.md say what was measured: their figures are those of benchmarks/results."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,9 @@ from benchmarks import result
 from benchmarks.measure import Spread
 from benchmarks.result import Runs
 
-PAGE = (Path(__file__).parents[2] / "docs/PERFORMANCE.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/PERFORMANCE.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 
 
@@ -31,6 +33,11 @@ def ratio(name, contender, to):
     return runs(name).ratio(contender, to).median
 
 
+def spread(name, contender, to):
+    found = runs(name).ratio(contender, to)
+    return [found.min, found.median, found.max]
+
+
 def middle(name, contender, what):
     return runs(name).middle(contender, what)
 
@@ -39,6 +46,10 @@ def latency(contender, what):
     return Spread.of([each[what] for each in found("latency")["latency"][contender]]).median
 
 
+CODECS = ("python", "native")
+CODEC_CPU = [middle("codec", each, "cpu_worker_us") for each in CODECS]
+STREAMS = "Kafka Streams, 2 threads"
+PEERS = [f"ours {size}, {codec}" for size in ("1 x 5000", "2 x 20000") for codec in CODECS]
 ONE, TWO, LIMIT = "ours 1 x 5000", "ours 2 x 5000", "limit 1 x 5000"
 MEASURED = {
     ("Throughput", "one worker, batches"): [rate("throughput", ONE), ratio("throughput", ONE, LIMIT)],
@@ -58,6 +69,12 @@ MEASURED = {
         ratio("throughput", TWO, "executemany"),
     ],
     ("Throughput", "two workers 1.15"): [ratio("throughput", TWO, ONE)],
+    ("The native codec", "the worker's CPU"): [*CODEC_CPU, CODEC_CPU[1] / CODEC_CPU[0]],
+    ("The native codec", "commands/s"): [
+        *(rate("codec", each) for each in CODECS),
+        ratio("codec", "native", "python"),
+    ],
+    ("The native codec", "rate, of"): [ratio("codec", each, "limit") for each in CODECS],
     ("Latency", "2,000"): [latency("ours 2000", "p50"), latency("ours 2000", "p99")],
     ("Latency", "20,000"): [latency("ours 20000", "p50"), latency("ours 20000", "p99")],
     ("Latency", "50,000"): [latency("ours 50000", "p50"), latency("ours 50000", "p99")],
@@ -96,15 +113,38 @@ def agrees(shown, measured):
     return difference <= max(0.5 * 10**-decimals, 0.005 * measured)
 
 
+def lines(page, section):
+    """The rows of a section's tables, in order."""
+    text = re.split(rf"^## {section}\n", page, flags=re.MULTILINE)[1].split("\n## ")[0]
+    return [line for line in text.splitlines() if line.startswith("| ")]
+
+
+def figures(line):
+    """A row's, from the second column on."""
+    return NUMBER.findall(line.split("|", 2)[2])
+
+
 @pytest.mark.parametrize(("section", "row"), MEASURED)
 def test_a_row_of_a_table_is_what_was_measured(section, row):
     """Its figures, from the second column on, are the medians that the result file has."""
-    text = re.split(rf"^## {section}\n", PAGE, flags=re.MULTILINE)[1].split("\n## ")[0]
-    [line] = [line for line in text.splitlines() if line.startswith(f"| {row}")]
-    shown = NUMBER.findall(line.split("|", 2)[2])
+    [line] = [line for line in lines(PAGE, section) if line.startswith(f"| {row}")]
+    shown = figures(line)
     measured = MEASURED[section, row]
     assert [a for a, b in zip(shown, measured, strict=False) if not agrees(a, b)] == [], measured
     assert len(shown) >= len(measured)
+
+
+def test_the_peers_are_what_was_measured():
+    """Each contender's rate beside Kafka Streams, in the page and in the README, is that of the last run."""
+    measured = [[*spread("peers", each, STREAMS), middle("peers", each, "cpu_worker_us")] for each in PEERS]
+    measured.append([1, *(middle("peers", STREAMS, cost) for cost in ("cpu_worker_us", "cpu_broker_us"))])
+    two = PEERS[3], PEERS[2]
+    measured += [[ratio("peers", each, to) for each in two] for to in (STREAMS, "executemany", "naive")]
+    rows = [row for line in lines(PAGE, "Beside Kafka Streams") if (row := figures(line))]
+    quoted = [figures(line) for line in lines(README, "How fast")[1:]]
+    measured += [[ratio("peers", each, STREAMS)] for each in ("naive", "executemany", STREAMS, *PEERS)]
+    for shown, found in zip(rows + quoted, measured, strict=True):
+        assert all(agrees(a, b) for a, b in zip(shown, found, strict=True)), (shown, found)
 
 
 @pytest.mark.parametrize("sentence", TOLD)
