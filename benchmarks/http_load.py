@@ -46,16 +46,20 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self, load: "_Load") -> None:
         self._load = load
-        self._began = 0.0
+        self._asked: tuple[bytes, float] | None = None
         self._found = b""
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
         self._load.ready(self)
 
+    def end(self) -> None:
+        """Close it."""
+        self._transport.abort()
+
     def ask(self, request: bytes, meant_at: float) -> None:
         """Send it."""
-        self._began = meant_at
+        self._asked = request, meant_at
         self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
@@ -64,8 +68,12 @@ class _Connection(asyncio.Protocol):
         at = found.find(LENGTH, 0, end) + len(LENGTH)
         if end < 4 or len(found) < end + int(found[at : found.index(b"\r", at)]):
             return
-        self._found = b""
-        self._load.answered(self, int(found[9:12]), self._began)
+        assert self._asked
+        (_, began), self._asked, self._found = self._asked, None, b""
+        self._load.answered(self, int(found[9:12]), began)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._load.lost(self, self._asked)
 
 
 class _Load:
@@ -75,6 +83,8 @@ class _Load:
         self._place = urlsplit(address)
         self._loop = asyncio.get_running_loop()
         self._opened = 0
+        self._open: set[_Connection] = set()
+        self._is_over = False
         self._due: deque[tuple[bytes, float]] = deque()
         self._opening: set[asyncio.Task[None]] = set()
         self.idle: deque[_Connection] = deque()
@@ -102,8 +112,27 @@ class _Load:
             self._opening.add(task)
             task.add_done_callback(self._opening.discard)
 
+    def lost(self, connection: _Connection, asked: tuple[bytes, float] | None) -> None:
+        """A server ends what is silent for long. What was asked there is asked again, as clients do."""
+        self._opened -= 1
+        self._open.discard(connection)
+        if connection in self.idle:
+            self.idle.remove(connection)
+        if asked and not self._is_over:
+            self.send(*asked)
+
+    async def close(self) -> None:
+        """End all connections."""
+        self._is_over = True
+        await asyncio.gather(*self._opening, return_exceptions=True)
+        for connection in self._open:
+            connection.end()
+        while self._open:
+            await asyncio.sleep(SLEEP_MIN_S)
+
     def ready(self, connection: _Connection) -> None:
         """It can be asked the next."""
+        self._open.add(connection)
         if self._due:
             connection.ask(*self._due.popleft())
         elif request := next(self.again, None):
@@ -136,7 +165,9 @@ async def _open_loop(address: str, requests: Sequence[bytes], rate: float, warm_
         load.send(request, due)
     while len(load.waited) < len(requests) and time.monotonic() < due + DRAIN_S:
         await asyncio.sleep(SLEEP_MIN_S)
-    return load.served(begin, warm_s)
+    served = load.served(begin, warm_s)
+    await load.close()
+    return served
 
 
 async def _in_flight(address: str, requests: Sequence[bytes], number: int, warm_s: float) -> Served:
@@ -146,7 +177,9 @@ async def _in_flight(address: str, requests: Sequence[bytes], number: int, warm_
     await load.opens(number)
     while len(load.waited) < len(requests) and time.monotonic() < begin + DRAIN_S:
         await asyncio.sleep(SLEEP_MIN_S)
-    return load.served(begin, warm_s)
+    served = load.served(begin, warm_s)
+    await load.close()
+    return served
 
 
 def drive(make: Callable[[int, int], list[bytes]], pipe: Any) -> None:

@@ -2,17 +2,18 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from fastapi import Request
 
+from gateway.bell import Bell
 from gateway.measured import DoorMeter
 from gateway.operations import Operations
 from gateway.problem import Problem
-from gateway.till import Till, suspending
+from gateway.till import Till
 from gateway.tokens import Caller, Callers, Right
 from ledger.api import Ledger
 from ledger.cache.stock_cache import StockCache
@@ -80,14 +81,9 @@ class Door:
         self.waits = Room(waiting_max)
         """For commands and questions that wait."""
         self.streams = Room(waiting_max)
-        self._over: asyncio.Future[None] | None = None
+        self._bell = Bell()
+        self.wait = self._bell.wait
         self._threads = ThreadPoolExecutor(THREADS, "stockledger-ask")
-
-    async def wait(self, future: Future[Any], timeout_s: float) -> None:
-        """Wait in the event loop, at most until all waiting is over."""
-        if self._over is None:
-            self._over = asyncio.get_running_loop().create_future()
-        await suspending(future, timeout_s, self._over)
 
     async def ask(self, question: Callable[[], T], *, surely: bool = False) -> T:
         """The answer to what has to be asked in a thread; there are a few.
@@ -105,8 +101,7 @@ class Door:
 
     def end_waiting(self) -> None:
         """Whoever waits is told what is known by now."""
-        if self._over and not self._over.done():
-            self._over.set_result(None)
+        self._bell.end()
 
     async def require_ready(self) -> None:
         """Raise Problem if it is to end, or Kafka or the database doesn't answer."""

@@ -13,10 +13,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from queue import Empty, SimpleQueue
 
 from ledger.domain.commands import AnyCommand, MessageKey
+from ledger.domain.delivery import stream_of
+from ledger.domain.envelope import fingerprint
 from ledger.errors import BrokerUnavailable, Defect, LedgerError, Retry
 from producer.publisher import Forked, Publisher
 from producer.tally import Receipt
@@ -42,6 +44,16 @@ class Order:
     delivered: Future[Receipt] = field(default_factory=Future)
     context: Context = field(default_factory=copy_context)
     """Whoever ordered it: the trace, if there is one."""
+
+    @cached_property
+    def fingerprint(self) -> bytes:
+        """Its payload's."""
+        return fingerprint(self.key, self.command)
+
+    @property
+    def stream(self) -> str:
+        """The stream that its event belongs to if it is applied."""
+        return stream_of(self.command)
 
 
 class Sender:

@@ -6,9 +6,11 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
+from gateway.bell import Bell
 from gateway.sender import REPEAT, Order
-from gateway.till import Till, Wait, blocking, finished, suspending
+from gateway.till import Till, Wait, blocking, finished
 from ledger.answers import RecordedOutcome
 from ledger.domain.commands import PurchaseGoods
 from ledger.store.connection.lending import ConnectionSource
@@ -139,6 +141,7 @@ class AsyncShop:
             kafka, topic, source, dsn, partition_by=partition_by, hot_goods=tuple(hot_goods),
             hot_by=hot_by, hot_partitions=hot_partitions,
         )  # fmt: skip
+        self._bells: WeakKeyDictionary[asyncio.AbstractEventLoop, Bell] = WeakKeyDictionary()
 
     async def __aenter__(self) -> Self:
         return self
@@ -164,4 +167,5 @@ class AsyncShop:
     ) -> RecordedOutcome:
         """As `Shop.buy_goods`."""
         order = self._counter.order(request_id, user_id, goods_id, quantity, unit_price_minor)
-        return await self._counter.outcome(order, timeout_s, suspending)
+        bell = self._bells.setdefault(asyncio.get_running_loop(), Bell())
+        return await self._counter.outcome(order, timeout_s, bell.wait)

@@ -5,7 +5,6 @@ else gets the same outcome, and both know whose delivery decided it, by its plac
 is waited for is the caller's: in a thread, or in an event loop, where it holds no thread.
 """
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future, wait
@@ -15,7 +14,6 @@ from typing import Any, TypeVar
 from gateway.sender import IN_DOUBT, REPEAT, UNSENT, Order, Sender, told
 from ledger.answers import RecordedOutcome
 from ledger.domain.commands import MessageKey
-from ledger.domain.envelope import fingerprint
 from ledger.domain.token import AnyPosition
 from ledger.errors import BrokerUnavailable, LedgerError, Unavailable
 from ledger.store.connection.lending import ConnectionSource, Lender
@@ -36,15 +34,6 @@ Wait = Callable[[Future[Any], float], Awaitable[None]]
 async def blocking(future: Future[Any], timeout_s: float) -> None:
     """Wait in this thread: a coroutine that waits in no other way never suspends (`finished`)."""
     wait([future], max(timeout_s, 0))
-
-
-async def suspending(future: Future[Any], timeout_s: float, over: asyncio.Future[None] | None = None) -> None:
-    """Wait in the event loop, at most until `over` is done."""
-    wrapped = asyncio.wrap_future(future)
-    # It is looked at in `future`; asyncio warns of an exception that nobody looks at.
-    wrapped.add_done_callback(lambda done: done.cancelled() or done.exception())
-    waits_for = [wrapped, *([over] if over else [])]
-    await asyncio.wait(waits_for, timeout=max(timeout_s, 0), return_when=asyncio.FIRST_COMPLETED)
 
 
 @dataclass(frozen=True)
@@ -83,7 +72,8 @@ class Till:
         self, keys: Iterable[MessageKey], wait: Wait
     ) -> list[RecordedOutcome | LedgerError | None]:
         """What the register has for each of the keys; None: nothing."""
-        return await self._outcomes(keys, 0, wait, must_be_answered=True)
+        asked = [self._watcher.outcome(key, 0) for key in keys]
+        return await self._outcomes(asked, 0, wait, must_be_answered=True)
 
     async def reached(self, at: AnyPosition, timeout_s: float, wait: Wait) -> None:
         """Return once the ledger has come to the position, in the history that the token is of.
@@ -100,7 +90,8 @@ class Till:
     async def answers(self, orders: Sequence[Order], timeout_s: float, wait: Wait) -> list[Reply]:
         """What became of the orders by `timeout_s` from now. They are published in their order."""
         began = time.monotonic()
-        known = await self.known([order.key for order in orders], wait)
+        asked = [self._watcher.outcome(order.key, 0, order) for order in orders]
+        known = await self._outcomes(asked, 0, wait, must_be_answered=True)
         if fault := next((each for each in known if isinstance(each, LedgerError)), None):
             return [Reply(order.key, error=told(fault, UNSENT)) for order in orders]
         unknown = [order for order, found in zip(orders, known, strict=True) if found is None]
@@ -122,18 +113,26 @@ class Till:
         for order in reversed(orders):  # backwards: what may still go out is never without what is before it
             order.delivered.cancel()
         sent = [_delivery(order) for order in orders]
-        keys = [order.key for order, each in zip(orders, sent, strict=True) if each.receipt]
         left_s = began + timeout_s - time.monotonic()
-        found = iter(await self._outcomes(keys, left_s, wait, must_be_answered=False))
+        asked = [
+            self._watcher.outcome(order.key, left_s, order)
+            for order, each in zip(orders, sent, strict=True)
+            if each.receipt
+        ]
+        found = iter(await self._outcomes(asked, left_s, wait, must_be_answered=False))
         return [
             self._followed(order, each.receipt, next(found)) if each.receipt else each
             for order, each in zip(orders, sent, strict=True)
         ]
 
     async def _outcomes(
-        self, keys: Iterable[MessageKey], timeout_s: float, wait: Wait, *, must_be_answered: bool
+        self,
+        asked: Sequence[Future[RecordedOutcome]],
+        timeout_s: float,
+        wait: Wait,
+        *,
+        must_be_answered: bool,
     ) -> list[RecordedOutcome | LedgerError | None]:
-        asked = [self._watcher.outcome(key, timeout_s) for key in keys]
         until = time.monotonic() + max(timeout_s, 0) + GRACE_S
         for each in asked:
             await wait(each, until - time.monotonic())
@@ -155,7 +154,7 @@ class Till:
 
 
 def _judged(order: Order, found: RecordedOutcome) -> RecordedOutcome:
-    return found.answer_to(fingerprint(order.key, order.command))
+    return found.answer_to(order.fingerprint)
 
 
 def _delivery(order: Order) -> Reply:

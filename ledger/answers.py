@@ -3,7 +3,7 @@
 However many outcomes there are, they take the same few statements. The caller owns the connection.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol, Self
@@ -54,20 +54,36 @@ class RecordedOutcome:
 
 
 class Sent(Protocol):
-    """A command that was sent, such as a publisher's receipt: its identity and its payload's fingerprint."""
+    """A command that was sent, such as a publisher's receipt: its identity, its payload's fingerprint, and
+    the stream that its event belongs to if it is applied."""
 
     @property
     def key(self) -> MessageKey: ...
     @property
     def fingerprint(self) -> bytes: ...
+    @property
+    def stream(self) -> str: ...
 
 
-def answers(conn: Connection, found: Sequence[StoredOutcome]) -> list[RecordedOutcome]:
-    """The outcomes with all that belongs to them, in the same order."""
+def answers(
+    conn: Connection, found: Sequence[StoredOutcome], sent: Iterable[Sent] = ()
+) -> list[RecordedOutcome]:
+    """The outcomes with all that belongs to them, in the same order.
+
+    The event of a command that is known, payload and all, as one that was `sent`, needn't be looked for.
+    """
     if not found:
         return []
-    applied = {each.key: each.position for each in found if each.outcome is Outcome.APPLIED}
-    places = event.places(conn, applied)
+    streams = {(each.key, each.fingerprint): each.stream for each in sent}
+    places, unknown = dict[MessageKey, Place](), dict[MessageKey, int]()
+    for each in found:
+        if each.version is None:
+            continue
+        if stream := streams.get((each.key, each.fingerprint)):
+            places[each.key] = Place(stream, each.version)
+        else:
+            unknown[each.key] = each.position
+    places |= event.places(conn, unknown)
     conflicts = conflict.of_keys(conn, [each.key for each in found])
     return [_answer(each, places.get(each.key), conflicts[each.key]) for each in found]
 

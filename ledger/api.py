@@ -158,11 +158,10 @@ class Ledger:
         A command whose record turns out to be dead, or that was never published, has no outcome.
         """
         if isinstance(sent, MessageKey):
-            key, fingerprint = sent, request(sent, command).fingerprint if command else None
-        else:
-            key, fingerprint = sent.key, sent.fingerprint
-        found = _result(self._watcher.outcome(key, timeout_s))
-        return found.answer_to(fingerprint) if fingerprint else found
+            if command is None:
+                return _result(self._watcher.outcome(sent, timeout_s))
+            sent = request(sent, command)
+        return _result(self._watcher.outcome(sent.key, timeout_s, sent)).answer_to(sent.fingerprint)
 
     def wait_for_position(self, position: AnyPosition, timeout_s: float, name: str = "stock") -> int:
         """Read your own write: return once what is read of the projection covers the position or token.

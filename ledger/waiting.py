@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from ledger.answers import RecordedOutcome, answers
+from ledger.answers import RecordedOutcome, Sent, answers
 from ledger.domain.commands import MessageKey, is_key_part
 from ledger.domain.token import AnyPosition, position_of
 from ledger.errors import LedgerError, ProjectionUnknown
@@ -75,6 +75,7 @@ class _Waiter(ABC, Generic[A]):
 @dataclass(eq=False)
 class _ForOutcome(_Waiter[RecordedOutcome]):
     key: MessageKey = field(kw_only=True)
+    sent: Sent | None = field(kw_only=True)
 
     def answer(self, found: _Found) -> RecordedOutcome | None:
         return found.outcomes.get(self.key)
@@ -117,9 +118,13 @@ class OutcomeWatcher:
         self._joined = False
         self._thread: threading.Thread | None = None
 
-    def outcome(self, key: MessageKey, timeout_s: float) -> Future[RecordedOutcome]:
-        """The command's outcome. TimeoutError once `timeout_s` seconds have passed and it was asked for."""
-        waiter = _ForOutcome(timeout_s, key=key)
+    def outcome(self, key: MessageKey, timeout_s: float, sent: Sent | None = None) -> Future[RecordedOutcome]:
+        """The command's outcome. TimeoutError once `timeout_s` seconds have passed and it was asked for.
+
+        With what was `sent` under the key it costs a look into the register; without it the event is looked
+        for among those of its entry.
+        """
+        waiter = _ForOutcome(timeout_s, key=key, sent=sent)
         self._join(waiter)
         return waiter.future
 
@@ -174,10 +179,12 @@ class OutcomeWatcher:
         return joined
 
     def _poll(self, waiting: Iterable[_AnyWaiter]) -> None:
-        keys = {waiter.key for waiter in waiting if isinstance(waiter, _ForOutcome)}
+        outcomes = [waiter for waiter in waiting if isinstance(waiter, _ForOutcome)]
+        keys = {waiter.key for waiter in outcomes}
+        sent = [waiter.sent for waiter in outcomes if waiter.sent]
         goals = {waiter.goal for waiter in waiting if isinstance(waiter, _ForPosition)}
         try:
-            found = self._lender.ask(lambda conn: _look(conn, keys, goals))
+            found = self._lender.ask(lambda conn: _look(conn, keys, sent, goals))
             for waiter in waiting:
                 waiter.look(found)
         except Exception as error:  # noqa: BLE001 (nobody else would ever tell those who wait)
@@ -194,10 +201,10 @@ def _own(error: Exception) -> Exception:
     return own
 
 
-def _look(conn: Connection, keys: set[MessageKey], goals: set[PositionGoal]) -> _Found:
+def _look(conn: Connection, keys: set[MessageKey], sent: Iterable[Sent], goals: set[PositionGoal]) -> _Found:
     """What there is of it by now. What can't be the key of any command isn't asked for."""
     asked = {key for key in keys if is_key_part(key.source) and is_key_part(key.id)}
-    found = answers(conn, processed_message.waited_for(conn, asked) if asked else [])
+    found = answers(conn, processed_message.waited_for(conn, asked) if asked else [], sent)
     return _Found(
         {MessageKey(each.source, each.id): each for each in found},
         coverage.coverage(conn, goals) if goals else {},

@@ -19,6 +19,7 @@ from uuid import UUID
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from ledger.domain.commands import AnyCommand
+from ledger.domain.delivery import stream_of
 from ledger.domain.envelope import fingerprint, headers
 from ledger.errors import BrokerUnavailable, LedgerError, Stop
 from ledger.telemetry import tracing
@@ -188,7 +189,7 @@ class Publisher:
         self._refuse_fork()
         key = message_key(self.source if source is None else source, id)
         require_command(command)
-        receipt = Receipt(key, fingerprint(key, command))
+        receipt = Receipt(key, fingerprint(key, command), stream_of(command))
         self.post(Ready.of(*key, command), key.id, partial(self._reports.note_for, receipt, on_report))
         self.poll(0)
         return receipt

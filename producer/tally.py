@@ -13,13 +13,14 @@ from producer.faults import VERDICTS, serve
 
 @dataclass(slots=True)
 class Receipt:
-    """A command that was sent, and its payload's fingerprint, by which `Ledger.wait` knows it.
+    """A command that was sent, its payload's fingerprint, and the stream of its event if it is applied.
 
-    `partition` and `offset` are set once the broker has acknowledged it.
+    `Ledger.wait` knows it by these. `partition` and `offset` are set once the broker has acknowledged it.
     """
 
     key: MessageKey
     fingerprint: bytes
+    stream: str
     partition: int | None = None
     offset: int | None = None
 

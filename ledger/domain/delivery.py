@@ -11,8 +11,10 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from ledger.domain.commands import MessageKey
-from ledger.domain.structs import AnyStruct
+from ledger.domain.commands import AnyCommand, MessageKey, UserCommand
+from ledger.domain.goods import goods_stream
+from ledger.domain.structs import AnyStruct, UserStruct
+from ledger.domain.user import user_stream
 
 Headers = list[tuple[str, bytes | None]]
 MARSHAL_VERSION = 2
@@ -29,12 +31,24 @@ class Lane(NamedTuple):
         return f"{self.topic}[{self.partition}]"
 
 
+def stream_of(command: AnyCommand | AnyStruct) -> str:
+    """The stream that the command's event belongs to if it is applied."""
+    if isinstance(command, UserCommand | UserStruct):
+        return user_stream(command.user_id)
+    return goods_stream(command.goods_id)
+
+
 class Request(Struct, frozen=True, gc=False):
     """A command with its identity and the digest of its canonical payload."""
 
     key: MessageKey
     command: AnyStruct
     fingerprint: bytes
+
+    @property
+    def stream(self) -> str:
+        """The stream that its event belongs to if it is applied."""
+        return stream_of(self.command)
 
 
 class Bad(NamedTuple):

@@ -12,7 +12,18 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from ledger.api import Ledger
-from ledger.domain.commands import MessageKey
+from ledger.domain.commands import (
+    AdjustStock,
+    CancelPurchase,
+    CloseUser,
+    ListGoods,
+    MessageKey,
+    PurchaseGoods,
+    ReceiveStock,
+    RegisterUser,
+)
+from ledger.domain.delivery import stream_of
+from ledger.domain.envelope import fingerprint
 from ledger.domain.outcome import Outcome
 from ledger.errors import HistoryChanged, ProjectionUnknown, Unavailable
 from ledger.store.connection import database
@@ -20,7 +31,8 @@ from ledger.store.connection.lending import Lender
 from ledger.store.reads import coverage
 from ledger.store.tables import conflict, event, processed_message
 from ledger.waiting import OutcomeWatcher
-from tests.support.history import buys, history
+from producer.tally import Receipt
+from tests.support.history import AWKWARD, buys, history
 from tests.support.workers import wait_for
 
 MANY = 64
@@ -93,6 +105,39 @@ def test_many_who_wait_are_one_query_a_poll(ledger_dsn, lanes, asked):
         assert (places, conflicts) == (("places", MANY), ("conflicts", MANY))
         assert {name for name, _ in asked} == {"outcomes", "places", "conflicts"}
     wait_for("its end", lambda: not watching())
+
+
+SENT = {
+    "u1": RegisterUser(user_id="anna", name=AWKWARD),
+    "x1": CloseUser(user_id="ben"),
+    "g1": ListGoods(goods_id="tea"),
+    "r1": ReceiveStock(goods_id="tea", quantity=100),
+    "a1": AdjustStock(goods_id="tea", delta=-7, note=AWKWARD),
+    "p4": PurchaseGoods(user_id="anna", goods_id="tea", quantity=5),
+    "c1": CancelPurchase(goods_id="tea", purchase_id="p1"),
+    "p2": PurchaseGoods(user_id="ben", goods_id="tea", quantity=1),  # rejected
+}
+
+
+def sent(id, command):
+    own = MessageKey("shop", id)
+    return Receipt(own, fingerprint(own, command), stream_of(command))
+
+
+def test_no_event_is_looked_for_whose_command_is_known(watcher, asked):
+    """Who sent the payload that was decided has the same answer as who asks by the key alone; but it takes no
+    look at events, however many there are. Who sent another payload is believed nothing."""
+    by_key = {id: watcher.outcome(MessageKey("shop", id), 0).result(PATIENCE_S) for id in SENT}
+    del asked[:]
+    told = {
+        id: watcher.outcome(MessageKey("shop", id), 0, sent(id, command)).result(PATIENCE_S)
+        for id, command in SENT.items()
+    }
+    assert told == by_key
+    assert {name for name, _ in asked} == {"outcomes", "conflicts"}
+    other = sent("p4", PurchaseGoods(user_id="anna", goods_id="coffee", quantity=5))
+    assert watcher.outcome(other.key, 0, other).result(PATIENCE_S) == by_key["p4"]
+    assert ("places", 1) in asked
 
 
 def test_positions_are_one_query_a_poll(watcher, lanes, asked):

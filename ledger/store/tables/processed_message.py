@@ -31,7 +31,10 @@ class Processed(Struct, frozen=True, gc=False):
 
 
 class StoredOutcome(NamedTuple):
-    """The outcome of a command, and the delivery that it belongs to; `hash` is the journal's there."""
+    """The outcome of a command, and the delivery that it belongs to; `hash` is the journal's there.
+
+    `version` is its event's, if it was applied.
+    """
 
     key: MessageKey
     outcome: Outcome
@@ -42,6 +45,7 @@ class StoredOutcome(NamedTuple):
     recorded_at: datetime
     fingerprint: bytes
     hash: bytes
+    version: int | None
 
 
 COPY = 'COPY ledger.processed_message (entry, "offset", version, reason, fingerprint, source, id) FROM STDIN'
@@ -59,7 +63,7 @@ ORIGINS = (
 )
 _COLUMNS: LiteralString = """
 p.source, p.id, CASE WHEN p.reason IS NULL THEN 'applied' ELSE 'rejected' END, p.reason, j.topic, j.partition,
-p."offset", j.position, j.recorded_at, p.fingerprint, j.hash
+p."offset", j.position, j.recorded_at, p.fingerprint, j.hash, p.version
 """
 STORED: LiteralString = (
     "SELECT" + _COLUMNS + "FROM ledger.processed_message p JOIN ledger.journal j USING (entry)\n"

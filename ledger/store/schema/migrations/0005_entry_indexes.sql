@@ -5,6 +5,9 @@ CREATE INDEX dead_letter_entry ON ledger.dead_letter USING brin (entry) WITH (pa
 CREATE INDEX conflict_entry ON ledger.conflict USING brin (entry) WITH (pages_per_range = 32, autosummarize = on);
 CREATE INDEX gap_entry ON ledger.gap USING brin (entry) WITH (pages_per_range = 32, autosummarize = on);
 
+-- An answer has the conflicts of its command; they are few, so the index costs no batch anything.
+CREATE INDEX conflict_id ON ledger.conflict (id);
+
 -- Makes the newest events findable by their entry, for whoever follows them: until a vacuum comes by, the index
 -- knows nothing of their blocks. Nobody is waited for: who holds the lock is such a vacuum, most likely, and one
 -- that is waited for is cancelled.
