@@ -65,13 +65,8 @@ def run(bed: Testbed, options: Options) -> dict[str, Any]:
         _, [buys] = enter(helpers(drive, (_purchases,)))
         _, [reads] = enter(helpers(drive, (_reads,)))
         seeds = iter(range(1, 1_000_000))
-        _asked(
-            buys,
-            ours,
-            next(seeds),
-            BESIDE_SLOW_RATE * (1 if options.quick else BROKER_WARM_S),
-            BESIDE_SLOW_RATE,
-        )
+        warm_s = 1 if options.quick else BROKER_WARM_S
+        _asked(buys, ours, next(seeds), BESIDE_SLOW_RATE * warm_s, BESIDE_SLOW_RATE)
         for number in range(options.rounds):
             before = measure.cpu_s([pid])
             served = _asked(buys, ours, next(seeds), int(rate * (seconds + WARM_S)), rate, warm_s=WARM_S)

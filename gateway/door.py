@@ -83,6 +83,7 @@ class Door:
         self.streams = Room(waiting_max)
         self._bell = Bell()
         self.wait = self._bell.wait
+        """Waits in the event loop, at most until all waiting is over."""
         self._threads = ThreadPoolExecutor(THREADS, "stockledger-ask")
 
     async def ask(self, question: Callable[[], T], *, surely: bool = False) -> T:

@@ -142,6 +142,7 @@ class AsyncShop:
             hot_by=hot_by, hot_partitions=hot_partitions,
         )  # fmt: skip
         self._bells: WeakKeyDictionary[asyncio.AbstractEventLoop, Bell] = WeakKeyDictionary()
+        """One for each loop: a shop may be used from several."""
 
     async def __aenter__(self) -> Self:
         return self
