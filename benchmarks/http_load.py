@@ -51,6 +51,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
+        self._load.open.add(self)
         self._load.ready(self)
 
     def end(self) -> None:
@@ -82,11 +83,10 @@ class _Load:
     def __init__(self, address: str) -> None:
         self._place = urlsplit(address)
         self._loop = asyncio.get_running_loop()
-        self._opened = 0
-        self._open: set[_Connection] = set()
         self._is_over = False
         self._due: deque[tuple[bytes, float]] = deque()
         self._opening: set[asyncio.Task[None]] = set()
+        self.open: set[_Connection] = set()
         self.idle: deque[_Connection] = deque()
         self.again: Iterator[bytes] = iter(())
         """What is sent at once in place of what was answered."""
@@ -96,7 +96,6 @@ class _Load:
 
     async def opens(self, number: int) -> None:
         """So many connections more."""
-        self._opened += number
         host, port = str(self._place.hostname), self._place.port or 80
         made = (self._loop.create_connection(lambda: _Connection(self), host, port) for _ in range(number))
         await asyncio.gather(*made)
@@ -107,32 +106,21 @@ class _Load:
             self.idle.pop().ask(request, meant_at)
             return
         self._due.append((request, meant_at))
-        if self._opened < CONNECTIONS_MAX:
+        if len(self.open) + len(self._opening) < CONNECTIONS_MAX:
             task = self._loop.create_task(self.opens(1))
             self._opening.add(task)
             task.add_done_callback(self._opening.discard)
 
     def lost(self, connection: _Connection, asked: tuple[bytes, float] | None) -> None:
         """A server ends what is silent for long. What was asked there is asked again, as clients do."""
-        self._opened -= 1
-        self._open.discard(connection)
+        self.open.discard(connection)
         if connection in self.idle:
             self.idle.remove(connection)
         if asked and not self._is_over:
             self.send(*asked)
 
-    async def close(self) -> None:
-        """End all connections."""
-        self._is_over = True
-        await asyncio.gather(*self._opening, return_exceptions=True)
-        for connection in self._open:
-            connection.end()
-        while self._open:
-            await asyncio.sleep(SLEEP_MIN_S)
-
     def ready(self, connection: _Connection) -> None:
         """It can be asked the next."""
-        self._open.add(connection)
         if self._due:
             connection.ask(*self._due.popleft())
         elif request := next(self.again, None):
@@ -146,10 +134,19 @@ class _Load:
         self.waited.append((meant_at, time.monotonic() - meant_at))
         self.ready(connection)
 
-    def served(self, begin: float, warm_s: float) -> Served:
-        """What became of all."""
+    async def served(self, number: int, begin: float, until: float, warm_s: float) -> Served:
+        """What became of so many by then, at the latest; all connections end."""
+        while len(self.waited) < number and time.monotonic() < until:
+            await asyncio.sleep(SLEEP_MIN_S)
         ms = sorted(1000 * wait for meant_at, wait in self.waited if meant_at >= begin + warm_s)
-        return Served(ms, dict(self.statuses), time.monotonic() - begin)
+        found = Served(ms, dict(self.statuses), time.monotonic() - begin)
+        self._is_over = True
+        await asyncio.gather(*self._opening, return_exceptions=True)
+        for connection in self.open:
+            connection.end()
+        while self.open:
+            await asyncio.sleep(SLEEP_MIN_S)
+        return found
 
 
 async def _open_loop(address: str, requests: Sequence[bytes], rate: float, warm_s: float) -> Served:
@@ -163,11 +160,7 @@ async def _open_loop(address: str, requests: Sequence[bytes], rate: float, warm_
         if number % READ_EACH == 0:
             await asyncio.sleep(0)
         load.send(request, due)
-    while len(load.waited) < len(requests) and time.monotonic() < due + DRAIN_S:
-        await asyncio.sleep(SLEEP_MIN_S)
-    served = load.served(begin, warm_s)
-    await load.close()
-    return served
+    return await load.served(len(requests), begin, due + DRAIN_S, warm_s)
 
 
 async def _in_flight(address: str, requests: Sequence[bytes], number: int, warm_s: float) -> Served:
@@ -175,11 +168,7 @@ async def _in_flight(address: str, requests: Sequence[bytes], number: int, warm_
     load.again = iter(requests)
     begin = time.monotonic()
     await load.opens(number)
-    while len(load.waited) < len(requests) and time.monotonic() < begin + DRAIN_S:
-        await asyncio.sleep(SLEEP_MIN_S)
-    served = load.served(begin, warm_s)
-    await load.close()
-    return served
+    return await load.served(len(requests), begin, begin + DRAIN_S, warm_s)
 
 
 def drive(make: Callable[[int, int], list[bytes]], pipe: Any) -> None:

@@ -69,10 +69,9 @@ class Till:
         self._lender.close()
 
     async def known(
-        self, keys: Iterable[MessageKey], wait: Wait
+        self, asked: Iterable[MessageKey | Order], wait: Wait
     ) -> list[RecordedOutcome | LedgerError | None]:
-        """What the register has for each of the keys; None: nothing."""
-        asked = [self._watcher.outcome(key, 0) for key in keys]
+        """What the register has for each of the keys or orders; None: nothing."""
         return await self._outcomes(asked, 0, wait, must_be_answered=True)
 
     async def reached(self, at: AnyPosition, timeout_s: float, wait: Wait) -> None:
@@ -90,8 +89,7 @@ class Till:
     async def answers(self, orders: Sequence[Order], timeout_s: float, wait: Wait) -> list[Reply]:
         """What became of the orders by `timeout_s` from now. They are published in their order."""
         began = time.monotonic()
-        asked = [self._watcher.outcome(order.key, 0, order) for order in orders]
-        known = await self._outcomes(asked, 0, wait, must_be_answered=True)
+        known = await self.known(orders, wait)
         if fault := next((each for each in known if isinstance(each, LedgerError)), None):
             return [Reply(order.key, error=told(fault, UNSENT)) for order in orders]
         unknown = [order for order, found in zip(orders, known, strict=True) if found is None]
@@ -113,31 +111,23 @@ class Till:
         for order in reversed(orders):  # backwards: what may still go out is never without what is before it
             order.delivered.cancel()
         sent = [_delivery(order) for order in orders]
+        published = [order for order, each in zip(orders, sent, strict=True) if each.receipt]
         left_s = began + timeout_s - time.monotonic()
-        asked = [
-            self._watcher.outcome(order.key, left_s, order)
-            for order, each in zip(orders, sent, strict=True)
-            if each.receipt
-        ]
-        found = iter(await self._outcomes(asked, left_s, wait, must_be_answered=False))
+        found = iter(await self._outcomes(published, left_s, wait, must_be_answered=False))
         return [
             self._followed(order, each.receipt, next(found)) if each.receipt else each
             for order, each in zip(orders, sent, strict=True)
         ]
 
     async def _outcomes(
-        self,
-        asked: Sequence[Future[RecordedOutcome]],
-        timeout_s: float,
-        wait: Wait,
-        *,
-        must_be_answered: bool,
+        self, asked: Iterable[MessageKey | Order], timeout_s: float, wait: Wait, *, must_be_answered: bool
     ) -> list[RecordedOutcome | LedgerError | None]:
+        outcomes = [self._watcher.outcome(each, timeout_s) for each in asked]
         until = time.monotonic() + max(timeout_s, 0) + GRACE_S
-        for each in asked:
+        for each in outcomes:
             await wait(each, until - time.monotonic())
         is_late = must_be_answered or time.monotonic() >= until  # else the caller has ended the wait
-        return [_found(each, is_late) for each in asked]
+        return [_found(each, is_late) for each in outcomes]
 
     def _followed(self, order: Order, receipt: Receipt, found: RecordedOutcome | LedgerError | None) -> Reply:
         if found is None:

@@ -161,7 +161,7 @@ class Ledger:
             if command is None:
                 return _result(self._watcher.outcome(sent, timeout_s))
             sent = request(sent, command)
-        return _result(self._watcher.outcome(sent.key, timeout_s, sent)).answer_to(sent.fingerprint)
+        return _result(self._watcher.outcome(sent, timeout_s)).answer_to(sent.fingerprint)
 
     def wait_for_position(self, position: AnyPosition, timeout_s: float, name: str = "stock") -> int:
         """Read your own write: return once what is read of the projection covers the position or token.

@@ -118,12 +118,13 @@ class OutcomeWatcher:
         self._joined = False
         self._thread: threading.Thread | None = None
 
-    def outcome(self, key: MessageKey, timeout_s: float, sent: Sent | None = None) -> Future[RecordedOutcome]:
+    def outcome(self, asked: Sent | MessageKey, timeout_s: float) -> Future[RecordedOutcome]:
         """The command's outcome. TimeoutError once `timeout_s` seconds have passed and it was asked for.
 
-        With what was `sent` under the key it costs a look into the register; without it the event is looked
-        for among those of its entry.
+        Of what was sent it costs a look into the register; of a key alone the event is looked for among those
+        of its entry.
         """
+        key, sent = (asked, None) if isinstance(asked, MessageKey) else (asked.key, asked)
         waiter = _ForOutcome(timeout_s, key=key, sent=sent)
         self._join(waiter)
         return waiter.future

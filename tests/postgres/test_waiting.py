@@ -14,6 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 from ledger.api import Ledger
 from ledger.domain.commands import (
     AdjustStock,
+    AnyCommand,
     CancelPurchase,
     CloseUser,
     ListGoods,
@@ -22,8 +23,7 @@ from ledger.domain.commands import (
     ReceiveStock,
     RegisterUser,
 )
-from ledger.domain.delivery import stream_of
-from ledger.domain.envelope import fingerprint
+from ledger.domain.envelope import request
 from ledger.domain.outcome import Outcome
 from ledger.errors import HistoryChanged, ProjectionUnknown, Unavailable
 from ledger.store.connection import database
@@ -31,7 +31,6 @@ from ledger.store.connection.lending import Lender
 from ledger.store.reads import coverage
 from ledger.store.tables import conflict, event, processed_message
 from ledger.waiting import OutcomeWatcher
-from producer.tally import Receipt
 from tests.support.history import AWKWARD, buys, history
 from tests.support.workers import wait_for
 
@@ -107,7 +106,7 @@ def test_many_who_wait_are_one_query_a_poll(ledger_dsn, lanes, asked):
     wait_for("its end", lambda: not watching())
 
 
-SENT = {
+SENT: dict[str, AnyCommand] = {
     "u1": RegisterUser(user_id="anna", name=AWKWARD),
     "x1": CloseUser(user_id="ben"),
     "g1": ListGoods(goods_id="tea"),
@@ -119,24 +118,19 @@ SENT = {
 }
 
 
-def sent(id, command):
-    own = MessageKey("shop", id)
-    return Receipt(own, fingerprint(own, command), stream_of(command))
-
-
 def test_no_event_is_looked_for_whose_command_is_known(watcher, asked):
     """Who sent the payload that was decided has the same answer as who asks by the key alone; but it takes no
     look at events, however many there are. Who sent another payload is believed nothing."""
     by_key = {id: watcher.outcome(MessageKey("shop", id), 0).result(PATIENCE_S) for id in SENT}
     del asked[:]
     told = {
-        id: watcher.outcome(MessageKey("shop", id), 0, sent(id, command)).result(PATIENCE_S)
+        id: watcher.outcome(request(MessageKey("shop", id), command), 0).result(PATIENCE_S)
         for id, command in SENT.items()
     }
     assert told == by_key
     assert {name for name, _ in asked} == {"outcomes", "conflicts"}
-    other = sent("p4", PurchaseGoods(user_id="anna", goods_id="coffee", quantity=5))
-    assert watcher.outcome(other.key, 0, other).result(PATIENCE_S) == by_key["p4"]
+    other = request(MessageKey("shop", "p4"), PurchaseGoods(user_id="anna", goods_id="coffee", quantity=5))
+    assert watcher.outcome(other, 0).result(PATIENCE_S) == by_key["p4"]
     assert ("places", 1) in asked
 
 
