@@ -18,8 +18,9 @@ from consumer.clients import KafkaProperties, answer, forget_frames, open_admin,
 from ledger.errors import BadSettings, BrokerUnavailable, GroupUnavailable, LedgerError, Stop
 
 TIMEOUT_S = 3.0
-PATIENCE_S = 20.0
-"""How long a group may be without a coordinator: the first one ever waits until Kafka has made its topic."""
+PATIENCE_S = 60.0
+"""How long a group may be without a coordinator: the first one ever waits until Kafka has made its topic, and
+a broker that has just started on a busy machine takes its time over that."""
 ASK_AFTER_S = 2.0
 INTERVAL_S = 5.0
 AGAIN_S = 0.5
@@ -132,26 +133,39 @@ def assignor(kafka: KafkaProperties, group: str) -> str:
     """What the group's members have agreed on, "" if there are none. Raises GroupUnavailable."""
     until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
-        with suppress(BrokerUnavailable):
-            return str(_described(kafka, group).partition_assignor or "")
-        time.sleep(AGAIN_S)
+        if _coordinated(kafka, group):
+            with suppress(BrokerUnavailable):
+                return str(_described(kafka, group).partition_assignor or "")
+        else:
+            needed, there = _brokers(kafka)
+            if needed > there:
+                break
     raise no_coordinator(kafka, group)
 
 
 def no_coordinator(kafka: KafkaProperties, group: str) -> GroupUnavailable:
     """Why nobody coordinates the group. Raises BrokerUnavailable where no broker answers at all."""
-    client = open_admin(kafka)
-    brokers = cluster(client, TIMEOUT_S).brokers
-    copies = _copies(client, str(min(brokers))) if brokers else 0
+    needed, there = _brokers(kafka)
     what = f"no broker coordinates the group {group}"
-    if copies > len(brokers):
+    if needed > there:
         return GroupUnavailable(
-            f"{what}: {OFFSETS_TOPIC} needs {copies} brokers ({COPIES}), the cluster has {len(brokers)}",
-            remedy=f"set {COPIES}={len(brokers)} on the broker and restart it, or add brokers",
+            f"{what}: {OFFSETS_TOPIC} needs {needed} brokers ({COPIES}), the cluster has {there}",
+            remedy=f"set {COPIES}={there} on the broker and restart it, or add brokers",
         )
     return GroupUnavailable(
         f"{what}: no partition leader of {OFFSETS_TOPIC} answers", remedy="start the brokers that hold it"
     )
+
+
+def _brokers(kafka: KafkaProperties) -> tuple[int, int]:
+    """How many its topic needs to be made (0 where it is there, or that can't be seen), and how many are up.
+
+    Raises BrokerUnavailable.
+    """
+    client = open_admin(kafka)
+    found = cluster(client, TIMEOUT_S)
+    made = OFFSETS_TOPIC in found.topics or not found.brokers
+    return 0 if made else _copies(client, str(min(found.brokers))), len(found.brokers)
 
 
 def _copies(client: AdminClient, broker: str) -> int:

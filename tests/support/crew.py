@@ -1,10 +1,11 @@
 """Workers that are killed (SIGKILL) at random moments and replaced at once."""
 
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Sequence
-from signal import SIGKILL, SIGTERM
+from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 
 import psycopg
 import pytest
@@ -19,6 +20,8 @@ BOTH = 0.2
 """How likely a strike hits both workers at once."""
 AT_WORK = 0.6
 """How likely a strike waits until something is being applied, and then hits the worker that does it."""
+TRIES = 50
+"""How often such a strike looks for the worker inside a transaction, before it hits it elsewhere."""
 PAUSE_MAX_S = 2.0
 SESSION_TIMEOUT_MS = 1_500
 """As short as a busy machine bears: a dead member's lanes stand still for so long."""
@@ -30,6 +33,8 @@ SELECT CASE WHEN a.xact_start IS NULL THEN 'between batches'
 FROM ledger.lane l JOIN pg_stat_activity a ON a.pid = l.backend_pid AND a.backend_start = l.backend_start
 WHERE l.owner_pid = %s LIMIT 1
 """
+NUMBERED = re.compile("in a transaction: (?!BEGIN|COMMIT)")
+"""A transaction that has taken its entry's number."""
 AT_WORK_NOW = """
 SELECT l.owner_pid FROM ledger.journal j JOIN ledger.lane l USING (topic, partition)
 ORDER BY j.position DESC LIMIT 1
@@ -59,18 +64,36 @@ class Crew:
             time.sleep(self._choose.uniform(0, 0.02))
             [(busy,)] = self._conn.execute(AT_WORK_NOW)
             victims.sort(key=lambda number: self._workers[number].pid != busy)
+            self._freeze_in_transaction(self._workers[victims[0]])
         else:
             time.sleep(self._choose.uniform(0, PAUSE_MAX_S))
         for number in victims[: WORKERS if self._choose.random() < BOTH else 1]:
             self._kill(self._workers[number])
             self._workers[number] = self._start()
 
+    def _freeze_in_transaction(self, victim: Process) -> None:
+        """Stop it (SIGSTOP) in the midst of a transaction, or let it run after so many tries.
+
+        One that runs is out of its transaction, which takes some milliseconds, before a kill can reach it.
+        """
+        for _ in range(TRIES):
+            victim.send(SIGSTOP)
+            victim.frozen()
+            if NUMBERED.match(self._phase(victim)):
+                return
+            victim.send(SIGCONT)
+            time.sleep(self._choose.uniform(0, 0.02))
+
+    def _phase(self, worker: Process) -> str:
+        row = self._conn.execute(PHASE, [worker.pid]).fetchone()
+        return row[0] if row else "without a lane" if worker.said("ready") else "starting"
+
     def _kill(self, victim: Process) -> None:
-        row = self._conn.execute(PHASE, [victim.pid]).fetchone()
+        phase = self._phase(victim)
         assert victim.alive, f"a worker ended by itself: {victim.logged[-5:]}"
         victim.send(SIGKILL)
         assert victim.ended() == -SIGKILL
-        self.phases[row[0] if row else "without a lane" if victim.said("ready") else "starting"] += 1
+        self.phases[phase] += 1
 
     def stop(self) -> None:
         """The last ones end as told, once they have begun to listen."""

@@ -157,7 +157,8 @@ class Process(Told):
 
     def frozen(self) -> None:
         """Wait until it has been stopped by SIGSTOP, and not before."""
-        wait_for(f"{self.pid} stops", lambda: state(self.pid) == "T")
+        wait_for(f"{self.pid} stops", lambda: not self.alive or state(self.pid) == "T")
+        assert self.alive, f"it ended by itself: {self.logged[-5:]}"
 
     def children(self) -> list[int]:
         """The pids of its worker processes."""
