@@ -27,14 +27,12 @@ from benchmarks.http_load import Served, drive
 from benchmarks.measure import Spread
 from benchmarks.processes import Crew, Layout, helpers
 from benchmarks.result import Options, spread_cell, table
-from benchmarks.testbed import Testbed
+from benchmarks.testbed import BROKER_WARM_S, Testbed
 from benchmarks.workload import Workload, commands
 from consumer.worker import rarely_collect_cycles
 from stockledger.embedded.postgres import free_port
 
 RATE, SECONDS, WARM_S = 500, 20, 2.0
-BROKER_WARM_S = 45
-"""A broker that was just started takes two or three times the CPU for each request."""
 BESIDE_SLOW_RATE, SLOW = 200, 1_000
 DRIP_S = 1.0
 BOUND_MS = 250
