@@ -29,6 +29,7 @@ JOIN_S = 3.0
 TRIAL_S = 4.0
 OFFSETS_TOPIC = "__consumer_offsets"
 COPIES = "offsets.topic.replication.factor"
+UNCOORDINATED = "no broker coordinates the group"
 STRATEGY = "partition.assignment.strategy"
 MEMBERSHIP = {"group.protocol", "group.remote.assignor", "session.timeout.ms", STRATEGY}
 """Properties that a broker may refuse a member for."""
@@ -132,40 +133,39 @@ def _described(kafka: KafkaProperties, group: str) -> ConsumerGroupDescription:
 def assignor(kafka: KafkaProperties, group: str) -> str:
     """What the group's members have agreed on, "" if there are none. Raises GroupUnavailable."""
     until = time.monotonic() + PATIENCE_S
-    while time.monotonic() < until:
-        if _coordinated(kafka, group):
-            with suppress(BrokerUnavailable):
+    fault: GroupUnavailable | None = None
+    while not fault and time.monotonic() < until:
+        with suppress(BrokerUnavailable):
+            if _coordinated(kafka, group):
                 return str(_described(kafka, group).partition_assignor or "")
-        else:
-            needed, there = _brokers(kafka)
-            if needed > there:
-                break
-    raise no_coordinator(kafka, group)
+            fault = _too_few_brokers(kafka, group)
+        time.sleep(AGAIN_S)
+    raise fault or no_coordinator(kafka, group)
 
 
 def no_coordinator(kafka: KafkaProperties, group: str) -> GroupUnavailable:
     """Why nobody coordinates the group. Raises BrokerUnavailable where no broker answers at all."""
-    needed, there = _brokers(kafka)
-    what = f"no broker coordinates the group {group}"
-    if needed > there:
-        return GroupUnavailable(
-            f"{what}: {OFFSETS_TOPIC} needs {needed} brokers ({COPIES}), the cluster has {there}",
-            remedy=f"set {COPIES}={there} on the broker and restart it, or add brokers",
-        )
-    return GroupUnavailable(
-        f"{what}: no partition leader of {OFFSETS_TOPIC} answers", remedy="start the brokers that hold it"
+    return _too_few_brokers(kafka, group) or GroupUnavailable(
+        f"{UNCOORDINATED} {group}: no partition leader of {OFFSETS_TOPIC} answers",
+        remedy="start the brokers that hold it",
     )
 
 
-def _brokers(kafka: KafkaProperties) -> tuple[int, int]:
-    """How many its topic needs to be made (0 where it is there, or that can't be seen), and how many are up.
-
-    Raises BrokerUnavailable.
-    """
+def _too_few_brokers(kafka: KafkaProperties, group: str) -> GroupUnavailable | None:
+    """What no patience mends: the offsets topic can't be made. None if it is there, or that can't be seen."""
     client = open_admin(kafka)
     found = cluster(client, TIMEOUT_S)
-    made = OFFSETS_TOPIC in found.topics or not found.brokers
-    return 0 if made else _copies(client, str(min(found.brokers))), len(found.brokers)
+    there = len(found.brokers)
+    if not there or OFFSETS_TOPIC in found.topics:
+        return None
+    needed = _copies(client, str(min(found.brokers)))
+    if needed <= there:
+        return None
+    return GroupUnavailable(
+        f"{UNCOORDINATED} {group}: "
+        f"{OFFSETS_TOPIC} needs {needed} brokers ({COPIES}), the cluster has {there}",
+        remedy=f"set {COPIES}={there} on the broker and restart it, or add brokers",
+    )
 
 
 def _copies(client: AdminClient, broker: str) -> int:
