@@ -1,7 +1,7 @@
 """Measure, and write results/*.json, tables and plots. `all` or some of:
 
     throughput  commands a second beside the limit and the usual ways, by stage and batch size; 10 minutes
-    latency     from send() to visible, open loop at 100 to 50,000 commands/s; 5 minutes
+    latency     from send() to visible, open loop at 100 to 50,000 commands/s; 6 minutes
     growth      rate, WAL and latency after 0 to 10 million processed messages; 30 minutes
     repeats     duplicates and rejections, as ratios to clean input; 5 minutes
     natural     the first load of a fresh ledger beside the same on an analysed one; 2 minutes

@@ -27,7 +27,7 @@ from benchmarks.http_load import Served, drive
 from benchmarks.measure import Spread
 from benchmarks.processes import Crew, Layout, helpers
 from benchmarks.result import Options, spread_cell, table
-from benchmarks.testbed import BROKER_WARM_S, Testbed
+from benchmarks.testbed import Testbed
 from benchmarks.workload import Workload, commands
 from consumer.worker import rarely_collect_cycles
 from stockledger.embedded.postgres import free_port
@@ -63,8 +63,7 @@ def run(bed: Testbed, options: Options) -> dict[str, Any]:
         _, [buys] = enter(helpers(drive, (_purchases,)))
         _, [reads] = enter(helpers(drive, (_reads,)))
         seeds = iter(range(1, 1_000_000))
-        warm_s = 1 if options.quick else BROKER_WARM_S
-        _asked(buys, ours, next(seeds), BESIDE_SLOW_RATE * warm_s, BESIDE_SLOW_RATE)
+        _asked(buys, ours, next(seeds), BESIDE_SLOW_RATE * options.broker_warm_s, BESIDE_SLOW_RATE)
         for number in range(options.rounds):
             before = measure.cpu_s([pid])
             served = _asked(buys, ours, next(seeds), int(rate * (seconds + WARM_S)), rate, warm_s=WARM_S)

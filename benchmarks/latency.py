@@ -23,7 +23,7 @@ from benchmarks.measure import Spread, percentile
 from benchmarks.plot import Series, chart
 from benchmarks.processes import Crew, Layout, helpers
 from benchmarks.result import Options, spread_cell, table
-from benchmarks.testbed import BROKER_WARM_S, PARTITIONS, Testbed
+from benchmarks.testbed import PARTITIONS, Testbed
 from benchmarks.workload import Workload, encoded, put
 from consumer.clients import open_consumer
 from consumer.records import available
@@ -81,7 +81,7 @@ class Timing(NamedTuple):
 def run(bed: Testbed, options: Options) -> dict[str, Any]:
     """Each load in turn, so many rounds."""
     rates = QUICK_RATES if options.quick else RATES
-    warm = Workload(BESIDE * (1 if options.quick else BROKER_WARM_S))
+    warm = Workload(BESIDE * options.broker_warm_s)
     with bed.ledger(warm) as dsn:
         inserts(bed, dsn, warm, BESIDE)
     found: dict[str, list[dict[str, float]]] = defaultdict(list)

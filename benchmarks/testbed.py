@@ -21,8 +21,6 @@ from ledger.store.schema import migrate
 from tests.support.services import find_services
 
 PARTITIONS = 4
-BROKER_WARM_S = 45
-"""A broker that was just started takes two or three times the CPU for each request."""
 SETTINGS = (
     "fsync",
     "synchronous_commit",
