@@ -1,9 +1,12 @@
 """The broker dies, freezes and comes back: it is waited for, and nothing is lost or doubled."""
 
+from threading import Timer
+
 import pytest
 from confluent_kafka import KafkaError
 
 from consumer import clients
+from consumer.group import TIMEOUT_S, assignor
 from consumer.source import Source
 from ledger.errors import BrokerUnavailable, TopicUnfit
 from tests.support.publish import buys, shop
@@ -157,3 +160,14 @@ def test_a_reader_without_rights_halts(new_group, publisher, services, monkeypat
     monkeypatch.undo()
     group.catch_up()
     group.prove(sender, tally={"applied": 3})
+
+
+def test_a_broker_that_misses_answers_is_waited_for(group, services):
+    """A busy one is late with any: with where the group's coordinator is, and with why there is none."""
+    services.kafka.pause()
+    resumes = Timer(3 * TIMEOUT_S, services.kafka.resume)
+    resumes.start()
+    try:
+        assert assignor(group.kafka, group.name) == ""
+    finally:
+        resumes.join()

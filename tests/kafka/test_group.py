@@ -1,11 +1,9 @@
 """A group that can't be joined: named, with the remedy, where Kafka's client tries in silence for ever."""
 
 from contextlib import contextmanager
-from threading import Timer
 
 import pytest
 
-from consumer.group import TIMEOUT_S, assignor
 from ledger.errors import BadSettings, GroupUnavailable
 from tests.support.java_kafka import VERSION, JavaKafka, NotUsable
 from tests.support.publish import Publisher, shop
@@ -78,17 +76,6 @@ def test_a_coordinator_that_comes_late_is_waited_for(late, ledger_dsn):
     group = Group(ledger_dsn, {"bootstrap.servers": late.bootstrap_servers}, "commands")
     findings = {each["what"]: each for each in group.cli("doctor")["findings"]}
     assert findings["group"]["level"] == "ok"
-
-
-def test_a_broker_that_misses_answers_is_waited_for(group, services):
-    """A busy one is late with any: with where the group's coordinator is, and with why there is none."""
-    services.kafka.pause()
-    resumes = Timer(3 * TIMEOUT_S, services.kafka.resume)
-    resumes.start()
-    try:
-        assert assignor(group.kafka, group.name) == ""
-    finally:
-        resumes.join()
 
 
 @pytest.fixture
